@@ -1,0 +1,1 @@
+"""What everything rests on: errors, names, configuration, files, seeds, devices, taps, Profile."""
