@@ -189,4 +189,6 @@ def _read_tuple(kinds: tuple[Any, ...], value: Any, *, place: str, problems: lis
 
 def _name(kind: Any) -> str:
     names = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
-    return names.get(kind, "null" if kind is types.NoneType else str(getattr(kind, "__name__", kind)))
+    return names.get(
+        kind, "null" if kind is types.NoneType else str(getattr(kind, "__name__", kind))
+    )

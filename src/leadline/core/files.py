@@ -31,7 +31,8 @@ def write_atomic(path: Path, content: bytes | str) -> None:
         raise FileError(
             expected=f"to write {len(payload):,} bytes to {path}",
             received=f"{error.strerror or error} ({type(error).__name__})",
-            remedy="free some space or choose a folder that can be written; the previous file is intact",
+            remedy="free some space or choose a folder that can be written; "
+            "the previous file is intact",
         ) from error
     finally:
         with contextlib.suppress(OSError):

@@ -1,0 +1,242 @@
+"""Taps: hooks on any network that always come off and leave it as it was found.
+
+Everything that measures a network listens to its modules while it runs. Inside the `with` block
+the callbacks are told of every call, in call order; on the way out, after an error too, the hooks
+are gone, and train/eval modes, buffers (a batch norm's running statistics), the parameters' `.grad`
+and the random streams are what they were.
+
+Two choices may surprise. Gradients come from hooks on the output tensors, not from torch's module
+backward hooks: those forbid what an in-place ReLU does to the output of the layer before it. And
+inside the block the parameters' `.grad` begin as None, so that a measurement never adds to the
+gradients of a training under way.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import weakref
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from types import TracebackType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from leadline.core.seeds import RandomState, capture_random_state, restore_random_state
+
+ROOT = "(model)"  # the name of the whole model among its modules, which torch leaves empty
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Call:
+    """One call of one module: `number` counts the calls of the same module from 0."""
+
+    name: str
+    module: nn.Module
+    number: int
+
+    @property
+    def is_leaf(self) -> bool:
+        """Whether the module contains no other."""
+        return next(self.module.children(), None) is None
+
+
+class Taps:
+    """Listen to the modules of `model` inside a `with` block.
+
+    The callbacks are told:
+
+    - `on_input(callback)`: `callback(call, inputs)` before the module runs, a tuple of all that it
+      was given;
+    - `on_output(callback)`: `callback(call, inputs, output)` after it ran. An in-place module has
+      by then overwritten its input;
+    - `on_gradient(callback)`: `callback(call, gradient)` in the backward pass, the gradient with
+      respect to the output; for an output of several tensors, once for each.
+
+    Copy what you keep: a later in-place module overwrites the tensor handed to a callback. A module
+    that is called twice is told of twice; one that contains others is told of after them. With
+    `restore=False` only the hooks are removed.
+
+    >>> model = nn.Sequential(nn.Linear(2, 3), nn.ReLU(inplace=True))
+    >>> widths = {}
+    >>> with Taps(model) as taps:
+    ...     taps.on_output(lambda call, inputs, output: widths.update({call.name: output.shape[1]}))
+    ...     _ = model(torch.ones(1, 2))
+    >>> widths
+    {'0': 3, '1': 3, '(model)': 3}
+    """
+
+    def __init__(self, model: nn.Module, *, restore: bool = True) -> None:
+        self._model = model
+        self._restore = restore
+        self._handles: list[RemovableHandle] = []
+        # Weak: a hook on a tensor lives as long as the graph it is on, and thousands of steps may
+        # pass between opening and closing.
+        self._on_tensors: weakref.WeakSet[_GradientHook] = weakref.WeakSet()
+        self._found: _Found | None = None
+
+    def __enter__(self) -> Taps:
+        assert self._found is None, "these taps are open already"
+        if self._restore:
+            self._found = _Found(self._model)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for handle in self._handles:
+            handle.remove()
+        for hook in tuple(self._on_tensors):
+            hook.handle.remove()
+        self._handles.clear()
+        if self._found is not None:
+            self._found.put_back()
+            self._found = None
+
+    def on_input(self, callback: Callable[[Call, tuple[Any, ...]], None]) -> None:
+        """Call back before each module's forward."""
+        calls: Counter[str] = Counter()
+
+        def listen(name: str, module: nn.Module) -> RemovableHandle:
+            def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+                call = Call(name=name, module=module, number=calls[name])
+                calls[name] += 1
+                callback(call, (*args, *kwargs.values()))
+
+            return module.register_forward_pre_hook(hook, with_kwargs=True)
+
+        self._on_every_module(listen)
+
+    def on_output(self, callback: Callable[[Call, tuple[Any, ...], Any], None]) -> None:
+        """Call back after each module's forward."""
+        calls: Counter[str] = Counter()
+
+        def listen(name: str, module: nn.Module) -> RemovableHandle:
+            def hook(
+                module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
+            ) -> None:
+                call = Call(name=name, module=module, number=calls[name])
+                calls[name] += 1
+                callback(call, (*args, *kwargs.values()), output)
+
+            return module.register_forward_hook(hook, with_kwargs=True)
+
+        self._on_every_module(listen)
+
+    def on_gradient(self, callback: Callable[[Call, Tensor], None]) -> None:
+        """Call back in the backward pass with the gradient with respect to each output."""
+
+        def attach(call: Call, inputs: tuple[Any, ...], output: Any) -> None:
+            for tensor in tensors_in(output):
+                if tensor.requires_grad:
+                    self._on_tensors.add(_GradientHook(tensor, call, callback))
+
+        self.on_output(attach)
+
+    def _on_every_module(self, listen: Callable[[str, nn.Module], RemovableHandle]) -> None:
+        for name, module in self._model.named_modules():
+            self._handles.append(listen(name or ROOT, module))
+
+
+def tensors_in(value: Any) -> Iterator[Tensor]:
+    """Every tensor in a nest of tuples, lists, mappings and dataclasses, in order.
+
+    >>> [t.item() for t in tensors_in({"a": torch.tensor(1), "b": (torch.tensor(2), None)})]
+    [1, 2]
+    """
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, Mapping):
+        for entry in value.values():
+            yield from tensors_in(entry)
+    elif isinstance(value, tuple | list):
+        for entry in value:
+            yield from tensors_in(entry)
+    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+        for field in dataclasses.fields(value):
+            yield from tensors_in(getattr(value, field.name))
+
+
+def first_nonfinite(model: nn.Module, forward: Callable[[], Any]) -> str | None:
+    """The name of the module where NaN or infinity first appears when `forward` runs, or None.
+
+    That is the first module, in the order in which they finish, whose output is not finite
+    although all it was given was: a layer inside a block is named rather than the block, and the
+    block itself when the fault lies between its layers. None when every output is finite, or when
+    the model was given NaN to begin with. The model is left as found.
+
+    >>> model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    >>> with torch.no_grad():
+    ...     _ = model[1].weight.fill_(float("nan"))
+    >>> first_nonfinite(model, lambda: model(torch.ones(1, 2)))
+    '1'
+    """
+    given_finite: list[bool] = []  # one entry per module that is running, the innermost last
+    guilty: list[str] = []
+
+    def enter(call: Call, inputs: tuple[Any, ...]) -> None:
+        given_finite.append(_all_finite(inputs))
+
+    def leave(call: Call, inputs: tuple[Any, ...], output: Any) -> None:
+        if given_finite.pop() and not guilty and not _all_finite(output):
+            guilty.append(call.name)
+
+    with Taps(model) as taps:
+        taps.on_input(enter)
+        taps.on_output(leave)
+        forward()
+    return guilty[0] if guilty else None
+
+
+def _all_finite(value: Any) -> bool:
+    return all(bool(torch.isfinite(tensor).all()) for tensor in tensors_in(value))
+
+
+class _GradientHook:
+    """A callback on one tensor's gradient, with the handle that takes it off."""
+
+    def __init__(
+        self, tensor: Tensor, call: Call, callback: Callable[[Call, Tensor], None]
+    ) -> None:
+        self._call = call
+        self._callback = callback
+        self.handle: RemovableHandle = tensor.register_hook(self)
+
+    def __call__(self, gradient: Tensor) -> None:
+        self._callback(self._call, gradient)
+
+
+class _Found:
+    """What a model and the random streams were like, and the way back there.
+
+    Buffers and gradients are set aside and replaced for the time being, never written to: a graph
+    that a training has still to run backward through may have saved them.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        copies: dict[int, Tensor] = {}  # one copy of each, also where two modules share a buffer
+        self._modes = [(module, module.training) for module in model.modules()]
+        self._buffers = [(module, dict(module._buffers)) for module in model.modules()]
+        for module, buffers in self._buffers:
+            for name, buffer in buffers.items():
+                if buffer is not None:
+                    module._buffers[name] = copies.setdefault(id(buffer), buffer.detach().clone())
+        self._gradients = [(parameter, parameter.grad) for parameter in model.parameters()]
+        for parameter, _ in self._gradients:
+            parameter.grad = None
+        self._random: RandomState = capture_random_state()
+
+    def put_back(self) -> None:
+        for module, training in self._modes:
+            module.training = training
+        for module, buffers in self._buffers:
+            module._buffers.clear()
+            module._buffers.update(buffers)
+        for parameter, gradient in self._gradients:
+            parameter.grad = gradient
+        restore_random_state(self._random)
