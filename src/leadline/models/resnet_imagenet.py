@@ -1,0 +1,107 @@
+"""ResNet for large images, as for ImageNet: a stem that quarters the map, then four stages.
+
+A 7x7 convolution of stride 2 and a max-pool of stride 2, four stages with w, 2w, 4w and 8w planes
+(basic blocks up to depth 34, bottlenecks from 50 on), a global average and a linear head (He et
+al. 2015, table 1). Where the shape changes the shortcut is a 1x1 convolution with a norm ('option
+B'). The names of all parameters are torchvision's, so its state dicts load unchanged.
+
+The surprising choice: with pre-activation the shortcut's convolution has no norm of its own, since
+what it reads is normalised already.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from leadline.models.architecture import Blueprint, Images, check_images
+from leadline.models.resnet_block import BasicBlock, Bottleneck, make_stages
+from leadline.nn.activations import make_activation
+from leadline.nn.norms import make_map_norm
+from leadline.nn.stochastic_depth import linear_rates
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Plan:
+    """The block of a depth and how many of it each of the four stages has."""
+
+    block: type[BasicBlock] | type[Bottleneck]
+    counts: tuple[int, int, int, int]
+
+
+PLANS = {  # He et al. 2015, table 1
+    18: Plan(block=BasicBlock, counts=(2, 2, 2, 2)),
+    34: Plan(block=BasicBlock, counts=(3, 4, 6, 3)),
+    50: Plan(block=Bottleneck, counts=(3, 4, 6, 3)),
+    101: Plan(block=Bottleneck, counts=(3, 4, 23, 3)),
+    152: Plan(block=Bottleneck, counts=(3, 8, 36, 3)),
+}
+DEFAULTS = Blueprint(depth=50, width=64, norm="batch", activation="relu", init="he", residual=True)
+
+
+class ResNetImageNet(nn.Module):
+    """Images of any size to logits; axes B batch, C channels, H W image, h w map, K classes."""
+
+    def __init__(self, blueprint: Blueprint, images: Images) -> None:
+        super().__init__()
+        self.in_chans = images.in_chans
+        width, before = blueprint.width, blueprint.preactivation
+        plan = PLANS[blueprint.depth]
+        channels = 8 * width * plan.block.expansion
+        self.conv1 = nn.Conv2d(images.in_chans, width, 7, stride=2, padding=3, bias=blueprint.bias)
+        self.bn1 = nn.Identity() if before else make_map_norm(blueprint.norm, width)
+        self.act1 = nn.Identity() if before else make_activation(blueprint.activation)
+        self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
+        self.layer1, self.layer2, self.layer3, self.layer4 = make_stages(
+            blueprint,
+            block=plan.block,
+            inputs=width,
+            counts=plan.counts,
+            rates=linear_rates(blueprint.drop_path_rate, blocks=sum(plan.counts)),
+            shortcut=_option_b,
+        )
+        self.norm = make_map_norm(blueprint.norm, channels) if before else nn.Identity()
+        self.last_act = make_activation(blueprint.activation) if before else nn.Identity()
+        self.avgpool = nn.AdaptiveAvgPool2d(1)
+        self.dropout = nn.Dropout(blueprint.dropout)
+        self.fc = nn.Linear(channels, images.num_classes)
+
+    def forward_features(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B D h w"]:
+        check_images(images, in_chans=self.in_chans)
+        maps = self.act1(self.bn1(self.conv1(images)))  # B w H/2 W/2
+        maps = self.layer1(self.maxpool(maps))  # from here B D H/4 W/4
+        maps = self.layer2(maps)
+        maps = self.layer3(maps)
+        maps = self.layer4(maps)  # B D H/32 W/32
+        last: Tensor = self.last_act(self.norm(maps))
+        return last
+
+    def forward(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B K"]:
+        features = self.avgpool(self.forward_features(images)).flatten(1)  # B D
+        logits: Tensor = self.fc(self.dropout(features))
+        return logits
+
+
+def _option_b(blueprint: Blueprint, inputs: int, outputs: int, stride: int) -> nn.Module:
+    convolution = nn.Conv2d(inputs, outputs, 1, stride=stride, bias=blueprint.bias)
+    if blueprint.preactivation:
+        return nn.Sequential(convolution)
+    return nn.Sequential(convolution, make_map_norm(blueprint.norm, outputs))
+
+
+def final_size(images: Images) -> int:
+    """The side of the last map: five strides of 2, each rounding up."""
+    return -(-images.image_size // 32)
+
+
+def problems(blueprint: Blueprint) -> list[str]:
+    """What this form cannot be asked for."""
+    if blueprint.depth in PLANS:
+        return []
+    depths = ", ".join(map(str, PLANS))
+    return [
+        f"depth: the ImageNet form of ResNet has {depths} layers, received {blueprint.depth}; "
+        "for other depths take the CIFAR form, such as resnet20"
+    ]

@@ -1,0 +1,106 @@
+"""Normalisation by name, for maps (B C H W) and for features (B C).
+
+Each norm subtracts a mean and divides by a standard deviation; they differ in what is averaged:
+batch over (B, H, W), instance over (H, W), group over (channels of a group, H, W), layer over the
+channels at each place, RMS the same without subtracting the mean. After it follow a learned scale
+and, except for RMS, a learned shift per channel.
+
+Ioffe & Szegedy 2015 (batch), Ba et al. 2016 (layer), Ulyanov et al. 2016 (instance), Wu & He 2018
+(group), Zhang & Sennrich 2019 (RMS).
+
+The surprising choices: layer norm on a map averages over the channels at each place alone, as in
+ConvNeXt, and not over the whole map, which `GroupNorm(1, C)` would do. Group norm has the paper's
+32 groups only where that leaves 8 channels in each: a group of one would erase a feature.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from leadline.core.errors import ModelError
+from leadline.core.names import look_up
+
+NormName = Literal["batch", "layer", "group", "instance", "rms", "none"]
+
+EPSILON = 1e-6  # for layer and RMS norm, as in ConvNeXt; PyTorch's own default elsewhere
+MOST_GROUPS = 32  # Wu & He 2018, section 4
+FEWEST_CHANNELS = 8  # per group: below it, Wu & He's table 3 loses accuracy
+
+
+class OverChannels(nn.Module):
+    """Apply a norm over the last axis to the channels of a map, at each place by itself.
+
+    Maps in channels_last memory stay there: the permutation then moves no data. The norm is kept
+    by reference under `norm`.
+
+    >>> import torch
+    >>> maps = torch.tensor([1.0, 3.0]).reshape(1, 2, 1, 1)
+    >>> OverChannels(nn.LayerNorm(2, eps=0.0))(maps).flatten().tolist()
+    [-1.0, 1.0]
+    """
+
+    def __init__(self, norm: nn.LayerNorm | nn.RMSNorm) -> None:
+        super().__init__()
+        self.norm = norm
+
+    def forward(self, maps: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
+        result: Tensor = self.norm(maps.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        return result
+
+
+def count_groups(channels: int) -> int:
+    """The most groups, up to 32, that divide `channels` evenly with at least 8 in each.
+
+    >>> [count_groups(channels) for channels in (3, 16, 64, 100, 512)]
+    [1, 2, 8, 10, 32]
+    """
+    fitting = [g for g in range(1, MOST_GROUPS + 1) if channels % g == 0]
+    return max((g for g in fitting if channels // g >= FEWEST_CHANNELS), default=1)
+
+
+MAP_NORMS: dict[str, Callable[[int], nn.Module]] = {
+    "batch": nn.BatchNorm2d,
+    "layer": lambda channels: OverChannels(nn.LayerNorm(channels, eps=EPSILON)),
+    "group": lambda channels: nn.GroupNorm(count_groups(channels), channels),
+    "instance": lambda channels: nn.InstanceNorm2d(channels, affine=True),
+    "rms": lambda channels: OverChannels(nn.RMSNorm(channels, eps=EPSILON)),
+    "none": lambda channels: nn.Identity(),
+}
+
+FEATURE_NORMS: dict[str, Callable[[int], nn.Module]] = {
+    "batch": nn.BatchNorm1d,
+    "layer": lambda channels: nn.LayerNorm(channels, eps=EPSILON),
+    "group": lambda channels: nn.GroupNorm(count_groups(channels), channels),
+    "rms": lambda channels: nn.RMSNorm(channels, eps=EPSILON),
+    "none": lambda channels: nn.Identity(),
+}
+
+
+def make_map_norm(name: str, channels: int) -> nn.Module:
+    """The norm called `name` for maps of shape (B, `channels`, H, W); 'none' is the identity.
+
+    >>> make_map_norm("group", 64)
+    GroupNorm(8, 64, eps=1e-05, affine=True)
+    """
+    return look_up(name, MAP_NORMS, kind="norm")(channels)
+
+
+def make_feature_norm(name: str, channels: int) -> nn.Module:
+    """The norm called `name` for features of shape (B, `channels`); 'none' is the identity.
+
+    Raises ModelError for instance norm, which would average over the one value of a feature.
+
+    >>> make_feature_norm("batch", 5)
+    BatchNorm1d(5, eps=1e-05, momentum=0.1, affine=True, track_running_stats=True)
+    """
+    if name == "instance":
+        raise ModelError(
+            expected="a norm for features without height and width",
+            received="norm 'instance', which averages over height and width",
+            remedy=f"choose one of {', '.join(FEATURE_NORMS)}",
+        )
+    return look_up(name, FEATURE_NORMS, kind="norm")(channels)
