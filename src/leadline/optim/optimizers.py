@@ -1,0 +1,177 @@
+"""The optimizers, torch's own, built from one flat set of options.
+
+| name | step along | source |
+|---|---|---|
+| sgd | momentum of the gradient, Nesterov's look-ahead | Sutskever et al. 2013 |
+| rmsprop | gradient / its running root mean square | Tieleman and Hinton 2012 |
+| adam | running mean / running root mean square, decay added to the gradient | arXiv:1412.6980 |
+| adamw | the same, decay applied to the weight itself | arXiv:1711.05101 |
+| muon | orthogonalised momentum of a matrix, AdamW elsewhere | `leadline.optim.muon` |
+
+Where torch has a fused kernel (sgd, adam, adamw on CPU, CUDA, MPS and XPU) it is used: one pass
+over memory instead of several. A surprise lies there: fused kernels walk weight, gradient and
+moments as flat memory and never look at strides, so moments loaded in another layout than the
+weight's (a file is always contiguous, a weight may be channels_last) would be paired with the
+wrong weights, silently. Every optimizer made here puts loaded moments into the weights' layout.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from leadline.core.config import check, in_range
+from leadline.core.names import did_you_mean, look_up
+from leadline.optim.groups import parameter_groups
+from leadline.optim.muon import make_muon
+
+OptimizerName = Literal["sgd", "rmsprop", "adam", "adamw", "muon"]
+
+FUSED_DEVICES = ("cpu", "cuda", "mps", "xpu")
+"""Devices for which torch (2.9 and later) has fused SGD, Adam and AdamW kernels."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerOptions:
+    """How the weights move.
+
+    `lr` is the peak rate that a schedule scales; `momentum` serves sgd, rmsprop and muon,
+    `nesterov` sgd and muon, `betas` adam, adamw and muon's AdamW part, `eps` all but sgd.
+    `weight_decay` spares norms and biases. The defaults are those for sgd with batch norm; adam,
+    adamw and muon want an `lr` of about 1e-3.
+
+    >>> OptimizerOptions(optimizer="adamw", lr=1e-3).momentum
+    0.9
+    """
+
+    optimizer: OptimizerName = "sgd"
+    lr: float = 0.1
+    momentum: float = 0.9
+    nesterov: bool = True
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = 5e-4
+    eps: float = 1e-8
+
+    def __post_init__(self) -> None:
+        names = get_args(OptimizerName)
+        unknown = None
+        if self.optimizer not in names:
+            hint = did_you_mean(self.optimizer, names)
+            unknown = f"optimizer must be one of {', '.join(names)}, received {self.optimizer!r}"
+            unknown += hint
+        check(
+            self,
+            unknown,
+            in_range("lr", self.lr, 0, open_low=True, open_high=True),
+            in_range("momentum", self.momentum, 0, 1, open_high=True),
+            in_range("betas[0]", self.betas[0], 0, 1, open_high=True),
+            in_range("betas[1]", self.betas[1], 0, 1, open_high=True),
+            in_range("weight_decay", self.weight_decay, 0, open_high=True),
+            in_range("eps", self.eps, 0, open_high=True),
+        )
+
+
+def make_optimizer(model: nn.Module, options: OptimizerOptions) -> torch.optim.Optimizer:
+    """The optimizer that `options` describes, for the trainable parameters of `model`.
+
+    Make it after the model is on its device and in its memory format. `nesterov` without momentum
+    is plain SGD. A model without trainable parameters is a ModelError.
+
+    >>> model = nn.Linear(2, 1)
+    >>> optimizer = make_optimizer(model, OptimizerOptions(lr=0.5, momentum=0.0, weight_decay=0.0))
+    >>> _ = nn.init.ones_(model.weight)
+    >>> model.weight.grad = torch.ones_like(model.weight)
+    >>> optimizer.step()
+    >>> model.weight.tolist()
+    [[0.5, 0.5]]
+    """
+    optimizer = look_up(options.optimizer, _MAKERS, kind="optimizer")(model, options)
+    optimizer.register_load_state_dict_post_hook(match_layout)
+    return optimizer
+
+
+def match_layout(optimizer: torch.optim.Optimizer) -> None:
+    """Lay every moment in `optimizer` out in memory as the parameter it belongs to.
+
+    Needed after a state was loaded from a file and the kernels are fused; changes no value.
+    """
+    for parameter, state in optimizer.state.items():
+        for name, value in state.items():
+            if not isinstance(value, Tensor) or value.shape != parameter.shape:
+                continue
+            if value.stride() != parameter.stride():
+                state[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+
+
+def fuses(model: nn.Module) -> bool:
+    """Whether torch has fused optimizer kernels for every trainable parameter of `model`."""
+    return all(
+        p.device.type in FUSED_DEVICES and p.is_floating_point()
+        for p in model.parameters()
+        if p.requires_grad
+    )
+
+
+def _sgd(model: nn.Module, options: OptimizerOptions) -> torch.optim.Optimizer:
+    return torch.optim.SGD(
+        parameter_groups(model, weight_decay=options.weight_decay),
+        lr=options.lr,
+        momentum=options.momentum,
+        nesterov=options.nesterov and options.momentum > 0,
+        fused=fuses(model),
+    )
+
+
+def _rmsprop(model: nn.Module, options: OptimizerOptions) -> torch.optim.Optimizer:
+    return torch.optim.RMSprop(
+        parameter_groups(model, weight_decay=options.weight_decay),
+        lr=options.lr,
+        momentum=options.momentum,
+        eps=options.eps,
+    )
+
+
+def _adam(model: nn.Module, options: OptimizerOptions) -> torch.optim.Optimizer:
+    return torch.optim.Adam(
+        parameter_groups(model, weight_decay=options.weight_decay),
+        lr=options.lr,
+        betas=options.betas,
+        eps=options.eps,
+        fused=fuses(model),
+    )
+
+
+def _adamw(model: nn.Module, options: OptimizerOptions) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(
+        parameter_groups(model, weight_decay=options.weight_decay),
+        lr=options.lr,
+        betas=options.betas,
+        eps=options.eps,
+        fused=fuses(model),
+    )
+
+
+def _muon(model: nn.Module, options: OptimizerOptions) -> torch.optim.Optimizer:
+    return make_muon(
+        model,
+        lr=options.lr,
+        momentum=options.momentum,
+        nesterov=options.nesterov,
+        betas=options.betas,
+        eps=options.eps,
+        weight_decay=options.weight_decay,
+        fused=fuses(model),
+    )
+
+
+_MAKERS: dict[str, Callable[[nn.Module, OptimizerOptions], torch.optim.Optimizer]] = {
+    "sgd": _sgd,
+    "rmsprop": _rmsprop,
+    "adam": _adam,
+    "adamw": _adamw,
+    "muon": _muon,
+}
