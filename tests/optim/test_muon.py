@@ -7,7 +7,14 @@ import torch
 from torch import Tensor, nn
 
 from leadline.core.errors import ModelError
-from leadline.optim.muon import MuonAdamW, as_matrix, make_muon, memory_order, split_parameters
+from leadline.optim.muon import (
+    ADAMW_LR_SCALE,
+    MuonAdamW,
+    as_matrix,
+    make_muon,
+    memory_order,
+    split_parameters,
+)
 
 
 class SmallNet(nn.Module):
@@ -179,7 +186,7 @@ def test_the_other_parameters_move_exactly_as_under_adamw():
             {"params": [parameters[n] for n in names & decayed], "weight_decay": 0.1},
             {"params": [parameters[n] for n in names - decayed], "weight_decay": 0.0},
         ],
-        lr=0.01,
+        lr=0.01 * ADAMW_LR_SCALE,
         betas=(0.9, 0.99),
         fused=True,
     )

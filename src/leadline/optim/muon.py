@@ -7,10 +7,10 @@ kernel [out, in, kh, kw] counts as the matrix [out, in kh kw]. The input layer, 
 embeddings, norms and biases go to AdamW, as the author of Muon advises (Jordan et al. 2024,
 https://kellerjordan.github.io/posts/muon/). Both updates are torch's own.
 
-The surprising choice: one learning rate for both. Muon's step is scaled by 0.2 sqrt(max(out, in))
+The surprising choice: one rate serves both. Muon's step is scaled by 0.2 sqrt(max(out, in))
 (torch's "match_rms_adamw", Liu et al. 2025, arXiv:2502.16982), which gives it the root mean square
-that AdamW's steps have, so a rate tuned for AdamW is right for both (1e-3 to 1e-2 here; the 0.1 of
-SGD is far too large).
+that AdamW's steps have, so the two rates are of one size; AdamW's is 0.3 of `lr`. An `lr` of 0.01
+to 0.04 suits small convolutional networks; the 0.1 of SGD is too large.
 
 The kernels are never copied: torch's Muon is handed two-dimensional views of them, made anew at
 each step, which also fits weights in channels_last order, whose columns are then counted in the
@@ -35,8 +35,11 @@ from leadline.optim.groups import OwnedParameter, no_parameters, trainable_param
 
 # Axis legend: O rows of a matrix (outputs), I its columns (inputs times kernel positions).
 
-ADAMW_LR_SCALE = 1.0
-"""AdamW's learning rate over Muon's: equal, because Muon's steps are scaled to AdamW's size."""
+ADAMW_LR_SCALE = 0.3
+"""AdamW's learning rate over Muon's, measured: a network of three convolutions and a head on 700
+of scikit-learn's digits, 4 epochs, mean held-out accuracy of 12 seeds at the best of three rates:
+98.28 % (0.1), 98.23 % (0.3), 97.78 % (1.0), AdamW alone 97.65 %; standard error 0.1 %. Of the two
+that tie, 0.3 has the lower loss at each rate."""
 
 CONVOLUTIONS = (
     nn.Conv1d,
