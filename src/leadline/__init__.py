@@ -1,0 +1,65 @@
+"""Builds, checks, trains, diagnoses and explains deep networks, on PyTorch.
+
+    import leadline
+    run = leadline.train("digits")           # a recipe's name, a path to data, or a Recipe
+    run.predict(images)
+
+Nothing happens at import: each name is fetched from its file when it is first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from leadline.core.errors import LeadlineError
+    from leadline.models.architecture import Architecture
+    from leadline.models.create import create_model, list_models
+    from leadline.recipes.train import train
+    from leadline.training.execution import Execution
+    from leadline.training.loop import steps
+    from leadline.training.recipe import Recipe
+    from leadline.training.run import Run
+    from leadline.training.setup import Setup
+    from leadline.training.step import Step
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Architecture",
+    "Execution",
+    "LeadlineError",
+    "Recipe",
+    "Run",
+    "Setup",
+    "Step",
+    "create_model",
+    "list_models",
+    "steps",
+    "train",
+]
+
+_HOMES = {
+    "Architecture": "leadline.models.architecture",
+    "Execution": "leadline.training.execution",
+    "LeadlineError": "leadline.core.errors",
+    "Recipe": "leadline.training.recipe",
+    "Run": "leadline.training.run",
+    "Setup": "leadline.training.setup",
+    "Step": "leadline.training.step",
+    "create_model": "leadline.models.create",
+    "list_models": "leadline.models.create",
+    "steps": "leadline.training.loop",
+    "train": "leadline.recipes.train",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'leadline' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])

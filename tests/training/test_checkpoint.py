@@ -19,7 +19,10 @@ from leadline.training.checkpoint import (
 )
 
 STATE = {
-    "model": {"weight": torch.arange(6.0).reshape(2, 3), "half": torch.ones(3, dtype=torch.bfloat16)},
+    "model": {
+        "weight": torch.arange(6.0).reshape(2, 3),
+        "half": torch.ones(3, dtype=torch.bfloat16),
+    },
     "optimizer": {"state": {0: {"step": torch.tensor(3.0)}}, "param_groups": [{"lr": 0.1}]},
     "schedule": None,
     "counters": {"step": 3, "seconds": 0.1},

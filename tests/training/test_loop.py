@@ -49,7 +49,7 @@ def test_every_batch_gives_one_step_and_epochs_end_where_the_batches_do() -> Non
 
 
 def test_one_step_is_plain_gradient_descent() -> None:
-    (inputs, targets), = batches = make_batches([5])
+    ((inputs, targets),) = batches = make_batches([5])
     setup = make_setup(batches)
     before = TrainingState(setup, Execution()).model
     loss = nn.functional.cross_entropy(before(inputs), targets)
@@ -159,7 +159,9 @@ class Miscounting:
         return iter(self.batches)
 
 
-@pytest.mark.parametrize(("claimed", "message"), [(3, "an end after 2 of 3"), (1, "more than the 1")])
+@pytest.mark.parametrize(
+    ("claimed", "message"), [(3, "an end after 2 of 3"), (1, "more than the 1")]
+)
 def test_batches_that_miscount_themselves_are_refused(claimed: int, message: str) -> None:
     setup = make_setup(Miscounting(make_batches([2, 2]), claimed))
     with pytest.raises(TrainingError, match=message):

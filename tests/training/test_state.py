@@ -113,7 +113,9 @@ def test_a_resumed_run_ends_with_the_very_weights_of_an_unbroken_one(
 def test_resume_is_exact_from_every_step_the_ends_of_epochs_included(
     stop: int, tmp_path: Path
 ) -> None:
-    unbroken = run_steps(TrainingState(make_setup("adam", "cosine", ema=0.9, accumulate=1), Execution()))
+    unbroken = run_steps(
+        TrainingState(make_setup("adam", "cosine", ema=0.9, accumulate=1), Execution())
+    )
     first = TrainingState(make_setup("adam", "cosine", ema=0.9, accumulate=1), Execution())
     run_steps(first, stop)
     path = save_checkpoint(tmp_path, first.state_dict(), step=stop)

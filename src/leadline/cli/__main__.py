@@ -1,0 +1,5 @@
+"""Runs the command line as `python -m leadline.cli`."""
+
+from leadline.cli.main import main
+
+main()

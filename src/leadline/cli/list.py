@@ -1,0 +1,40 @@
+"""leadline list: the recipes, the models and the data sets there are, each with its caption."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+from leadline.cli.options import parse
+from leadline.data.load import list_datasets
+from leadline.models.create import list_models
+from leadline.recipes.catalogue import RECIPES
+
+
+@dataclass(frozen=True, kw_only=True)
+class ListOptions:
+    """leadline list takes no options."""
+
+
+def run(words: list[str], *, as_json: bool) -> int:
+    """Print the lists; the exit code."""
+    parse(ListOptions, words, verb="list", caption=__doc__ or "")
+    if as_json:
+        print(
+            json.dumps(
+                {
+                    "recipes": {name: entry.caption for name, entry in RECIPES.items()},
+                    "models": list(list_models()),
+                    "datasets": list(list_datasets()),
+                }
+            )
+        )
+        return 0
+    print("recipes (leadline train NAME)")
+    for name, entry in RECIPES.items():
+        print(f"  {name:<16}{entry.caption}")
+    print("models (--model NAME)")
+    print(f"  {', '.join(list_models())}")
+    print("data sets (--data NAME, or a path to a folder with a class per sub-folder)")
+    print(f"  {', '.join(list_datasets())}")
+    return 0

@@ -1,0 +1,90 @@
+"""The command line: finds the verb, runs it, and turns what happened into words and an exit code.
+
+Exit codes: 0 only when what was asked was done; 1 when it failed; 2 when it was asked wrongly;
+130 and 143 after SIGINT and SIGTERM. Nothing heavy is imported before a verb is known, so that
+`leadline --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from collections.abc import Sequence
+
+from leadline import __version__
+from leadline.core.errors import ConfigError, LeadlineError
+from leadline.core.names import did_you_mean
+
+VERBS = {
+    "train": "train a network on a recipe's data or on yours",
+    "predict": "ask a trained network about images",
+    "report": "write a run's report and model card anew",
+    "list": "name the recipes, models and data sets there are",
+    "env": "say what this machine and installation are",
+}
+"""Every verb with its caption; its code is `leadline.cli.<verb>`."""
+
+HELP = f"""\
+leadline {__version__}: builds, checks, trains, diagnoses and explains deep networks
+
+usage: leadline VERB ...
+
+{chr(10).join(f"  {verb:<10}{caption}" for verb, caption in VERBS.items())}
+
+first minute:
+  leadline train digits            train on scikit-learn's digits; leaves runs/digits-001
+  leadline train path/to/images    a folder with one sub-folder of images per class
+  leadline VERB --help             the options of a verb; --json prints one JSON object at the end
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and exit with its code."""
+    sys.exit(run(list(sys.argv[1:] if arguments is None else arguments)))
+
+
+def run(arguments: list[str]) -> int:
+    """Run the command line; the exit code."""
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(HELP, end="")
+        return 0 if arguments else 2
+    if arguments[0] == "--version":
+        print(f"leadline {__version__}")
+        return 0
+    verb, rest = arguments[0], arguments[1:]
+    as_json = "--json" in rest
+    try:
+        if verb not in VERBS:
+            raise ConfigError(
+                expected=f"one of the verbs {', '.join(VERBS)}",
+                received=f"{verb!r}{did_you_mean(verb, VERBS)}",
+                remedy="see leadline --help",
+            )
+        module = importlib.import_module(f"leadline.cli.{verb}")
+        code: int = module.run([word for word in rest if word != "--json"], as_json=as_json)
+    except LeadlineError as error:
+        return _failed(error, as_json=as_json)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        return 1
+    return code
+
+
+def _failed(error: LeadlineError, *, as_json: bool) -> int:
+    print(f"error: {type(error).__name__}\n{error}", file=sys.stderr)
+    if as_json:
+        kind = type(error).__name__
+        print(
+            json.dumps(
+                {
+                    "error": kind,
+                    "expected": error.expected,
+                    "received": error.received,
+                    "remedy": error.remedy,
+                }
+            )
+        )
+    return 2 if isinstance(error, ConfigError) else 1

@@ -1,0 +1,50 @@
+"""The named recipes, and the way from a name, a path or a Recipe to one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from leadline.core.errors import UnknownNameError
+from leadline.core.names import did_you_mean
+from leadline.recipes import cifar10, digits, fashion_mnist, mnist
+from leadline.training.recipe import Recipe
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """A named recipe with its caption: the first line of its file."""
+
+    recipe: Recipe
+    caption: str
+
+
+RECIPES: dict[str, Entry] = {
+    name: Entry(recipe=module.RECIPE, caption=(module.__doc__ or "").splitlines()[0])
+    for name, module in {
+        "digits": digits,
+        "mnist": mnist,
+        "fashion_mnist": fashion_mnist,
+        "cifar10": cifar10,
+    }.items()
+}
+
+
+def is_path(what: str) -> bool:
+    """Whether `what` means a place on the disk rather than a recipe's name."""
+    return what not in RECIPES and (Path(what).exists() or "/" in what or what.startswith("."))
+
+
+def find_recipe(name: str) -> Recipe:
+    """The recipe of a name, or an error that names what there is.
+
+    >>> find_recipe("digits").data.data
+    'digits'
+    """
+    if name in RECIPES:
+        return RECIPES[name].recipe
+    raise UnknownNameError(
+        expected=f"the name of a recipe ({', '.join(RECIPES)}) or a path to data",
+        received=f"{name!r}{did_you_mean(name, RECIPES)}, and no file or folder of that name",
+        remedy="use one of the names, or check the path",
+    )

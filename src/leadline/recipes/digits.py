@@ -1,0 +1,23 @@
+"""Handwritten digits, 8x8 grey, from scikit-learn: the recipe that works everywhere at once.
+
+leadline train digits
+"""
+
+from __future__ import annotations
+
+from leadline.data.augment import Augmentation
+from leadline.data.options import DataOptions
+from leadline.models.architecture import Architecture
+from leadline.optim.optimizers import OptimizerOptions
+from leadline.optim.schedules import ScheduleOptions
+from leadline.training.recipe import Budget, Recipe, Regularisation
+
+RECIPE = Recipe(
+    data=DataOptions(data="digits", val_fraction=0.1),
+    model=Architecture(model="convnet", width=32),
+    optimizer=OptimizerOptions(optimizer="sgd", lr=0.1, weight_decay=5e-4),
+    schedule=ScheduleOptions(schedule="cosine", warmup=0.1),
+    regularisation=Regularisation(label_smoothing=0.1, ema_decay=0.99),
+    augmentation=Augmentation(crop=1, rotation=10.0),
+    budget=Budget(epochs=40, batch_size=64),
+)

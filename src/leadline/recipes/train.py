@@ -1,0 +1,183 @@
+"""The main job: from a recipe's name, a path to data, or a Recipe, to a finished run folder.
+
+Every room of the house in the order of the work: data, recipe, setup, execution, steps, run,
+report. `leadline.train` is this file's `train`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from leadline.core.config import to_plain
+from leadline.core.devices import choose_device
+from leadline.core.errors import ConfigError
+from leadline.data.examples import Dataset
+from leadline.data.load import load_dataset
+from leadline.data.options import DataOptions
+from leadline.recipes.catalogue import find_recipe, is_path
+from leadline.recipes.choose import choose_recipe
+from leadline.recipes.finish import finish_run
+from leadline.report.progress import ProgressReader
+from leadline.report.terminal import Terminal
+from leadline.training.build import build_setup
+from leadline.training.execution import Execution
+from leadline.training.journal import Journal
+from leadline.training.recipe import Recipe
+from leadline.training.run import Run
+from leadline.training.train import SAVE_INTERVAL, train_setup
+from leadline.training.tune import Tuning, cache_file, tune
+
+BUDGET_SHARE = 0.85
+"""Share of `minutes` that the steps may fill; the rest is evaluation, saves and a busy machine."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """A recipe with its data, read and ready."""
+
+    recipe: Recipe
+    dataset: Dataset
+    reason: str
+
+
+def train(
+    what: str | Path | Recipe,
+    *,
+    root: Path | str = "runs",
+    device: str = "auto",
+    execution: Execution | None = None,
+) -> Run:
+    """Train what a name, a path or a Recipe describes; the run folder is new, under `root`.
+
+    `execution` None means: measure which one is fastest here, or remember it. Raises a
+    `LeadlineError` that says what to do when the data or the recipe cannot be used.
+    """
+    return train_prepared(prepare(what), root=Path(root), device=device, execution=execution)
+
+
+def prepare(what: str | Path | Recipe) -> Prepared:
+    """Read the data; for a path, choose the recipe that fits them."""
+    if isinstance(what, Recipe):
+        return Prepared(recipe=what, dataset=load_dataset(what.data), reason="as the recipe says")
+    name = str(what)
+    if not isinstance(what, Path) and not is_path(name):
+        recipe = find_recipe(name)
+        return Prepared(
+            recipe=recipe, dataset=load_dataset(recipe.data), reason=f"the recipe {name!r}"
+        )
+    return prepare_path(DataOptions(data=name))
+
+
+def prepare_path(options: DataOptions) -> Prepared:
+    """Read the data at a path and choose the recipe that fits them."""
+    dataset = load_dataset(options)
+    choice = choose_recipe(dataset, options)
+    return Prepared(recipe=choice.recipe, dataset=dataset, reason=choice.reason)
+
+
+def train_prepared(
+    prepared: Prepared,
+    *,
+    root: Path,
+    device: str = "auto",
+    execution: Execution | None = None,
+    terminal: Terminal | None = None,
+    save_interval: float = SAVE_INTERVAL,
+) -> Run:
+    """Train a prepared recipe into a new run folder under `root`."""
+    _check_fits(prepared.recipe, prepared.dataset)
+    place = str(choose_device(device)) if execution is None else execution.device
+    run = Run.create(prepared.recipe, root=root)
+    with run.locked():
+        training = _Training(run, prepared, terminal or Terminal(), save_interval)
+        training.begin(place, execution=execution)
+    return run
+
+
+def resume(
+    folder: Path | str,
+    *,
+    terminal: Terminal | None = None,
+    save_interval: float = SAVE_INTERVAL,
+) -> Run:
+    """Go on with an interrupted run, exactly where its newest valid checkpoint stands."""
+    run = Run.open(folder)
+    with run.locked():
+        if run.event("end") is not None:
+            raise ConfigError(
+                expected="a run whose training did not end",
+                received=f"{run.folder}, which is finished",
+                remedy="start a new run with more --epochs; this one is complete",
+            )
+        recipe = run.recipe
+        prepared = Prepared(
+            recipe=recipe, dataset=load_dataset(recipe.data), reason=f"resuming {run.folder}"
+        )
+        training = _Training(run, prepared, terminal or Terminal(), save_interval)
+        begun = run.event("start")
+        if begun is None:
+            training.begin(str(choose_device("auto")), execution=None)
+        else:
+            execution = Execution(**begun["execution"])
+            choose_device(execution.device)
+            training.go_on(recipe, execution)
+    return run
+
+
+@dataclass(frozen=True)
+class _Training:
+    """One run's way from prepared data to the report; the folder is locked meanwhile."""
+
+    run: Run
+    prepared: Prepared
+    terminal: Terminal
+    save_interval: float
+
+    def begin(self, device: str, *, execution: Execution | None) -> None:
+        """Settle what the machine decides, execution and epochs, then train."""
+        recipe, dataset = self.prepared.recipe, self.prepared.dataset
+        setup = build_setup(recipe, dataset, device=device)
+        if execution is None or recipe.budget.minutes is not None:
+            given = None if execution is None else (execution,)
+            tuning = tune(setup, device=device, executions=given, cache=cache_file())
+            Journal(self.run.journal).event("tuning", step=0, **to_plain(tuning))
+            execution = tuning.execution
+            recipe = _within_minutes(recipe, dataset, tuning)
+            self.run.write_recipe(recipe)
+            self.terminal.tuned(tuning)
+        self.go_on(recipe, execution)
+
+    def go_on(self, recipe: Recipe, execution: Execution) -> None:
+        """Train from wherever the run stands to its end."""
+        dataset = self.prepared.dataset
+        self.terminal.found(dataset, reason=self.prepared.reason)
+        setup = build_setup(recipe, dataset, device=execution.device)
+        with ProgressReader(setup, terminal=self.terminal) as reader:
+            state = train_setup(
+                setup,
+                run=self.run,
+                execution=execution,
+                reader=reader,
+                save_interval=self.save_interval,
+            )
+        finish_run(self.run, state, dataset=dataset)
+        self.terminal.finished(self.run)
+
+
+def _within_minutes(recipe: Recipe, dataset: Dataset, tuning: Tuning) -> Recipe:
+    """The recipe with as many epochs as this machine trains in the recipe's minutes."""
+    if recipe.budget.minutes is None:
+        return recipe
+    seconds_per_epoch = len(dataset.train) / tuning.examples_per_second
+    affordable = int(BUDGET_SHARE * recipe.budget.minutes * 60 / seconds_per_epoch)
+    return recipe.with_epochs(max(1, min(recipe.budget.epochs, affordable)))
+
+
+def _check_fits(recipe: Recipe, dataset: Dataset) -> None:
+    if recipe.budget.batch_size > len(dataset.train):
+        raise ConfigError(
+            expected=f"a batch_size of at most the {len(dataset.train):,} training examples",
+            received=f"batch_size {recipe.budget.batch_size:,}",
+            remedy=f"use --batch-size {max(2, min(32, len(dataset.train)))} or less",
+        )

@@ -1,0 +1,93 @@
+"""Recipe: everything that defines a training, as a frozen dataclass, JSON there and back.
+
+Two runs of one recipe on one machine with one execution give the same weights. What only changes
+speed (device, precision, layout, threads) is not here: that is the `Execution`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from leadline.core.config import check, in_range
+from leadline.data.augment import Augmentation
+from leadline.data.options import DataOptions
+from leadline.models.architecture import Architecture
+from leadline.optim.optimizers import OptimizerOptions
+from leadline.optim.schedules import ScheduleOptions
+
+
+@dataclass(frozen=True, kw_only=True)
+class Regularisation:
+    """What keeps a network from learning its training set by heart, beside weight decay.
+
+    `label_smoothing` moves that share of the probability to the other classes; `ema_decay` is the
+    memory of the running average of the weights that is evaluated and kept (0 = none).
+    """
+
+    label_smoothing: float = 0.0
+    ema_decay: float = 0.0
+
+    def __post_init__(self) -> None:
+        check(
+            self,
+            in_range("label_smoothing", self.label_smoothing, 0, 1, open_high=True),
+            in_range("ema_decay", self.ema_decay, 0, 1, open_high=True),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    """How long to train, and how the examples are cut into steps.
+
+    One optimizer step sees `batch_size * accumulate` examples. `minutes` lowers `epochs`, once and
+    before the first step, to what this machine trains in that time; `patience` stops after that
+    many epochs without a better validation accuracy and keeps the best weights (0 = never).
+    `clip_grad` bounds the norm of the whole gradient (0 = not).
+    """
+
+    epochs: int = 10
+    batch_size: int = 128
+    accumulate: int = 1
+    minutes: float | None = None
+    patience: int = 0
+    clip_grad: float = 0.0
+
+    def __post_init__(self) -> None:
+        check(
+            self,
+            in_range("epochs", self.epochs, 1),
+            in_range("batch_size", self.batch_size, 1),
+            in_range("accumulate", self.accumulate, 1),
+            in_range("minutes", self.minutes, 0, open_low=True),
+            in_range("patience", self.patience, 0),
+            in_range("clip_grad", self.clip_grad, 0),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """Everything that defines a training; `leadline.core.config` turns it to JSON and back.
+
+    >>> from leadline.core.config import from_json, to_json
+    >>> recipe = Recipe(data=DataOptions(data="digits"), seed=3)
+    >>> from_json(Recipe, to_json(recipe)) == recipe
+    True
+    """
+
+    data: DataOptions
+    model: Architecture = field(default_factory=Architecture)
+    task: Literal["classification"] = "classification"
+    optimizer: OptimizerOptions = field(default_factory=OptimizerOptions)
+    schedule: ScheduleOptions = field(default_factory=ScheduleOptions)
+    regularisation: Regularisation = field(default_factory=Regularisation)
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    budget: Budget = field(default_factory=Budget)
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check(self, in_range("seed", self.seed, 0, 2**63 - 1))
+
+    def with_epochs(self, epochs: int) -> Recipe:
+        """The same recipe for another number of epochs."""
+        return replace(self, budget=replace(self.budget, epochs=epochs))

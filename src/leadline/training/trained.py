@@ -1,0 +1,104 @@
+"""A trained model as one safetensors file that says how to use it.
+
+`model.safetensors` holds the weights, and in its header, as JSON, everything needed to predict:
+the architecture, the class names, the size and the normalisation of the input.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from leadline.core.config import from_json, to_json
+from leadline.core.errors import CorruptFileError, DataError
+from leadline.core.files import write_atomic
+from leadline.data.examples import Dataset
+from leadline.models.architecture import Architecture
+from leadline.models.create import create_model
+from leadline.models.weights import load_weights, read_safetensors
+
+HEADER = "leadline"
+"""The key of the description in the safetensors header."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Description:
+    """What a model takes and what its outputs mean."""
+
+    architecture: Architecture
+    shape: tuple[int, int, int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    class_names: tuple[str, ...]
+
+    @classmethod
+    def of(cls, architecture: Architecture, dataset: Dataset) -> Description:
+        """The description of a model trained on `dataset`."""
+        return cls(
+            architecture=architecture,
+            shape=dataset.shape,
+            mean=dataset.mean,
+            std=dataset.std,
+            class_names=dataset.class_names,
+        )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TrainedModel:
+    """A model with its description; `probabilities` takes images as they are stored."""
+
+    model: nn.Module
+    description: Description
+
+    def probabilities(self, images: Tensor) -> Float[Tensor, "B K"]:
+        """Class probabilities of images in memory, stored as those of the training were.
+
+        uint8 in 0..255, or float32 in the training's own units; [B, C, H, W] of the described size.
+        """
+        description = self.description
+        if images.ndim != 4 or tuple(images.shape[1:]) != description.shape:
+            raise DataError(
+                expected=f"images of shape [B, {', '.join(map(str, description.shape))}]",
+                received=f"shape {list(images.shape)}",
+                remedy="resize them to that size; `leadline predict` reads files of any size",
+            )
+        mean = torch.tensor(description.mean).view(1, -1, 1, 1)
+        std = torch.tensor(description.std).view(1, -1, 1, 1)
+        scaled = images.float() / 255 if images.dtype == torch.uint8 else images.float()
+        self.model.eval()
+        with torch.inference_mode():
+            parts = [self.model((part - mean) / std) for part in scaled.split(256)]
+        return torch.cat(parts).float().softmax(dim=1)
+
+
+def save_model(path: Path, model: nn.Module, description: Description) -> None:
+    """Write the weights and the description in one file, whole or not at all."""
+    weights = {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
+    tensors = {name: value.contiguous() for name, value in weights.items()}
+    write_atomic(path, save(tensors, metadata={HEADER: to_json(description), "format": "pt"}))
+
+
+def load_model(path: Path) -> TrainedModel:
+    """Read a model written by `save_model`; refuses pickles and files that lie."""
+    contents = read_safetensors(path)
+    if HEADER not in contents.metadata:
+        raise CorruptFileError(
+            expected=f"a model written by Leadline in {path}",
+            received="a safetensors file without a Leadline description in its header",
+            remedy="give the model.safetensors of a run folder",
+        )
+    description = from_json(Description, contents.metadata[HEADER], source=str(path))
+    channels, size, _ = description.shape
+    model = create_model(
+        description.architecture,
+        num_classes=len(description.class_names),
+        in_chans=channels,
+        image_size=size,
+    )
+    load_weights(model, contents.tensors)
+    return TrainedModel(model=model.eval(), description=description)

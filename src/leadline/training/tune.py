@@ -1,0 +1,243 @@
+"""Tuning: time the few executions that make sense on this machine, keep the fastest.
+
+Which precision, layout and number of threads is fastest depends on the machine, the model and the
+shapes: bfloat16 in channels-last is 2 to 4 times faster than the default on a CPU with AMX and
+slower on one without. So the candidates are timed on real batches, a few interleaved steps each on
+a fresh copy, after a check that their losses agree with plain float32; the winner is remembered per
+model, shapes and machine. Plain eager float32 is always among them, so tuning never loses to it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import itertools
+import json
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from leadline.core.config import from_plain, to_plain
+from leadline.core.devices import describe_machine
+from leadline.core.errors import LeadlineError
+from leadline.core.files import write_atomic
+from leadline.core.seeds import preserved_random_state, seed_everything
+from leadline.training.batches import positioned
+from leadline.training.execution import Execution
+from leadline.training.setup import Setup
+
+ROUNDS = 4
+"""Timed steps per candidate; the fastest counts, because other work on the machine only slows."""
+
+HOPELESS = 1.6
+"""A candidate this many times slower than the fastest after a round is not timed again."""
+
+AGREEMENT = 0.05
+"""Relative difference of the first losses that bfloat16's 8 bits of mantissa can explain."""
+
+EXAMPLES = 256
+"""Examples per timed step, at most: enough to fill the cores, few enough to take seconds."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timing:
+    """One candidate: seconds per step of `examples` examples; None when it was not usable."""
+
+    execution: Execution
+    seconds: float | None
+    remark: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tuning:
+    """The fastest execution, what was timed, and the speed it promises."""
+
+    execution: Execution
+    examples_per_second: float
+    timings: tuple[Timing, ...] = ()
+
+
+def tune(
+    setup: Setup,
+    *,
+    device: str,
+    executions: tuple[Execution, ...] | None = None,
+    cache: Path | None = None,
+) -> Tuning:
+    """The fastest execution of a setup on a device, measured now or remembered in `cache`.
+
+    `executions` None means the `candidates` of the device; given ones are only compared.
+    """
+    with preserved_random_state():
+        seed_everything(setup.seed)
+        model = setup.model()
+        batch = _first_batch(setup)
+        key = _key(model, batch, device=device, executions=executions)
+        remembered = _recall(cache, key)
+        if remembered is not None:
+            return remembered
+        tuning = _measure(setup, batch, executions=executions or candidates(device))
+    _remember(cache, key, tuning)
+    return tuning
+
+
+def candidates(device: str) -> tuple[Execution, ...]:
+    """The executions worth timing on a device; the first is the plain default."""
+    threads = torch.get_num_threads() if device == "cpu" else None
+    layouts = ("contiguous", "channels_last")
+    precisions = ("float32", "bfloat16")
+    return tuple(
+        Execution(device=device, precision=precision, layout=layout, threads=threads)
+        for precision, layout in itertools.product(precisions, layouts)
+    )
+
+
+def _measure(
+    setup: Setup, batch: tuple[Tensor, Tensor], *, executions: tuple[Execution, ...]
+) -> Tuning:
+    timings = _race(setup, executions, batch)
+    best = min(timings, key=lambda t: t.seconds or float("inf"))
+    if len(executions) > 1 and best.execution.threads not in (None, 1):
+        single = dataclasses.replace(best.execution, threads=1)
+        again = _race(setup, (best.execution, single), batch)
+        timings = [*timings, again[-1]]
+        best = min(again, key=lambda t: t.seconds or float("inf"))
+    assert best.seconds is not None, "plain eager float32 always runs, or its error was raised"
+    return Tuning(
+        execution=best.execution,
+        examples_per_second=len(batch[0]) / best.seconds,
+        timings=tuple(timings),
+    )
+
+
+class Candidate:
+    """A fresh copy of the training under one execution."""
+
+    def __init__(self, setup: Setup, execution: Execution) -> None:
+        self.execution = execution
+        self.setup = setup
+        self.seconds: list[float] = []
+        self.remark = ""
+        self.loss = float("nan")
+        seed_everything(setup.seed)
+        self.model = execution.place(setup.model()).train()
+        self.optimizer = setup.optimizer(self.model)
+
+    def step(self, batch: tuple[Tensor, Tensor]) -> None:
+        if self.execution.threads is not None:
+            torch.set_num_threads(self.execution.threads)
+        begun = time.perf_counter()
+        inputs, targets = self.execution.place_batch(*batch)
+        self.optimizer.zero_grad(set_to_none=True)
+        with self.execution.precision_scope():
+            outputs = self.model(inputs)
+        loss = self.setup.loss(outputs.float(), targets)
+        loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        self.optimizer.step()
+        value = loss.item()
+        self.seconds.append(time.perf_counter() - begun)
+        if len(self.seconds) == 1:
+            self.loss = value
+
+    def timing(self) -> Timing:
+        timed = self.seconds[1:]
+        seconds = min(timed) if timed and not self.remark else None
+        return Timing(execution=self.execution, seconds=seconds, remark=self.remark)
+
+
+def _race(
+    setup: Setup, executions: tuple[Execution, ...], batch: tuple[Tensor, Tensor]
+) -> list[Timing]:
+    """Interleaved steps of every candidate; the first of each only warms up and checks the loss."""
+    threads = torch.get_num_threads()
+    try:
+        racers = [Candidate(setup, execution) for execution in executions]
+        for racer in racers:
+            _warm_up(racer, batch, plain=racers[0])
+        running = [racer for racer in racers if not racer.remark]
+        for _ in range(ROUNDS):
+            for racer in running:
+                racer.step(batch)
+            fastest = min(min(racer.seconds[1:]) for racer in running)
+            running = [r for r in running if min(r.seconds[1:]) <= HOPELESS * fastest]
+    finally:
+        torch.set_num_threads(threads)
+    return [racer.timing() for racer in racers]
+
+
+def _warm_up(racer: Candidate, batch: tuple[Tensor, Tensor], *, plain: Candidate) -> None:
+    try:
+        racer.step(batch)
+    except LeadlineError:
+        raise
+    except RuntimeError as error:
+        if racer is plain:
+            raise
+        racer.remark = f"failed: {str(error).splitlines()[0]}"
+        return
+    difference = abs(racer.loss - plain.loss)
+    if difference > AGREEMENT * max(abs(plain.loss), 1.0):
+        racer.remark = f"its loss {racer.loss:.4g} disagrees with {plain.loss:.4g} in float32"
+
+
+def _first_batch(setup: Setup) -> tuple[Tensor, Tensor]:
+    """The first batch of an epoch, without moving the batches on."""
+    batches = positioned(setup.batches)
+    before = batches.state_dict()
+    inputs, targets = next(iter(batches))
+    batches.load_state_dict(before)
+    return inputs[:EXAMPLES], targets[:EXAMPLES]
+
+
+def _key(
+    model: nn.Module,
+    batch: tuple[Tensor, Tensor],
+    *,
+    device: str,
+    executions: tuple[Execution, ...] | None,
+) -> str:
+    machine = describe_machine()
+    facts = [
+        str(model),
+        str([tuple(part.shape) for part in batch]),
+        device,
+        str(executions),
+        machine.device,
+        machine.cpu,
+        str(machine.cores),
+        machine.torch,
+    ]
+    return hashlib.sha256("\n".join(facts).encode()).hexdigest()[:24]
+
+
+def cache_file() -> Path:
+    """Where tunings are remembered: `executions.json` in Leadline's cache folder."""
+    root = os.environ.get("LEADLINE_CACHE") or Path.home() / ".cache" / "leadline"
+    return Path(root) / "executions.json"
+
+
+def _recall(cache: Path | None, key: str) -> Tuning | None:
+    try:
+        entry = json.loads(cache.read_text())[key] if cache else None
+        return from_plain(Tuning, entry) if entry else None
+    except (OSError, ValueError, KeyError, LeadlineError):
+        return None
+
+
+def _remember(cache: Path | None, key: str, tuning: Tuning) -> None:
+    """Keep a tuning; a cache that cannot be written only costs the next run a few seconds."""
+    if cache is None:
+        return
+    try:
+        known = json.loads(cache.read_text()) if cache.exists() else {}
+    except (OSError, ValueError):
+        known = {}
+    try:
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(cache, json.dumps({**known, key: to_plain(tuning)}, indent=1))
+    except (OSError, LeadlineError):
+        return
