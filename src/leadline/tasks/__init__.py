@@ -1,0 +1,1 @@
+"""What 'right' means: the loss, the metrics, the head a model needs."""
