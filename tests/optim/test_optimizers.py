@@ -75,6 +75,7 @@ def test_resuming_equals_never_stopping_bit_for_bit(name: str, schedule_name: st
     resumed, optimizer, schedule = begin()
     resumed.load_state_dict(saved["model"])
     optimizer.load_state_dict(saved["optimizer"])
+    match_layout(optimizer)
     schedule.load_state_dict(saved["schedule"])
     train(resumed, optimizer, range(3, 8), schedule)
     for key, value in straight.state_dict().items():
@@ -181,6 +182,7 @@ def test_moments_saved_from_one_layout_load_into_another(name: str):
     other.load_state_dict(plain.state_dict())
     other_optimizer = make_optimizer(other, options)
     other_optimizer.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    match_layout(other_optimizer)
     for parameter, state in other_optimizer.state.items():
         for value in state.values():
             if value.shape == parameter.shape:

@@ -12,7 +12,7 @@ Where torch has a fused kernel (sgd, adam, adamw on CPU, CUDA, MPS and XPU) it i
 over memory instead of several. A surprise lies there: fused kernels walk weight, gradient and
 moments as flat memory and never look at strides, so moments loaded in another layout than the
 weight's (a file is always contiguous, a weight may be channels_last) would be paired with the
-wrong weights, silently. Every optimizer made here puts loaded moments into the weights' layout.
+wrong weights, silently. After loading a state, call `match_layout`.
 """
 
 from __future__ import annotations
@@ -78,8 +78,8 @@ class OptimizerOptions:
 def make_optimizer(model: nn.Module, options: OptimizerOptions) -> torch.optim.Optimizer:
     """The optimizer that `options` describes, for the trainable parameters of `model`.
 
-    Make it after the model is on its device and in its memory format. `nesterov` without momentum
-    is plain SGD. A model without trainable parameters is a ModelError.
+    Make it after the model is on its device and in its memory format; after `load_state_dict` call
+    `match_layout`. `nesterov` without momentum is plain SGD. A model without trainable parameters is a ModelError.
 
     >>> model = nn.Linear(2, 1)
     >>> optimizer = make_optimizer(model, OptimizerOptions(lr=0.5, momentum=0.0, weight_decay=0.0))
@@ -89,15 +89,20 @@ def make_optimizer(model: nn.Module, options: OptimizerOptions) -> torch.optim.O
     >>> model.weight.tolist()
     [[0.5, 0.5]]
     """
-    optimizer = look_up(options.optimizer, _MAKERS, kind="optimizer")(model, options)
-    optimizer.register_load_state_dict_post_hook(match_layout)
-    return optimizer
+    return look_up(options.optimizer, _MAKERS, kind="optimizer")(model, options)
 
 
 def match_layout(optimizer: torch.optim.Optimizer) -> None:
     """Lay every moment in `optimizer` out in memory as the parameter it belongs to.
 
-    Needed after a state was loaded from a file and the kernels are fused; changes no value.
+    To be called after every `load_state_dict`, of any optimizer; changes no value.
+
+    >>> kernel = nn.Parameter(torch.ones(2, 3, 4, 4).to(memory_format=torch.channels_last))
+    >>> optimizer = torch.optim.SGD([kernel], lr=0.1, momentum=0.9, fused=True)
+    >>> optimizer.state[kernel] = {"momentum_buffer": torch.ones(2, 3, 4, 4)}  # as a file has it
+    >>> match_layout(optimizer)
+    >>> optimizer.state[kernel]["momentum_buffer"].stride() == kernel.stride()
+    True
     """
     for parameter, state in optimizer.state.items():
         for name, value in state.items():
