@@ -9,13 +9,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import get_args
 
 from torch import Tensor, nn
 
 from leadline.core.config import check, in_range
 from leadline.core.errors import ModelError
-from leadline.core.names import did_you_mean
 from leadline.nn.activations import ActivationName
 from leadline.nn.initialisation import InitName
 from leadline.nn.norms import NormName
@@ -50,9 +48,6 @@ class Architecture:
             self,
             in_range("depth", self.depth, 1),
             in_range("width", self.width, 1),
-            _one_of("norm", self.norm, get_args(NormName)),
-            _one_of("activation", self.activation, get_args(ActivationName)),
-            _one_of("init", self.init, get_args(InitName)),
             in_range("dropout", self.dropout, 0, 1, open_high=True),
             in_range("drop_path_rate", self.drop_path_rate, 0, 1, open_high=True),
         )
@@ -170,11 +165,3 @@ def check_images(images: Tensor, *, in_chans: int) -> None:
             remedy=f"convert the images to {in_chans} channels, or build the model with "
             "in_chans as the data have it",
         )
-
-
-def _one_of(name: str, value: str | None, known: tuple[str, ...]) -> str | None:
-    if value is None or value in known:
-        return None
-    return (
-        f"{name} must be one of {', '.join(known)}, received {value!r}{did_you_mean(value, known)}"
-    )

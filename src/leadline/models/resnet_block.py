@@ -37,10 +37,10 @@ class Block(ResidualBlock):
 
     expansion: ClassVar[int]
 
-    def __init__(
+    def _close(
         self, blueprint: Blueprint, *, downsample: nn.Module | None, drop_path_rate: float
     ) -> None:
-        super().__init__()
+        """Register the shortcut and the sum; last, so that parameters keep torchvision's order."""
         self.preactivation = blueprint.preactivation
         self.downsample = downsample
         self.projects = downsample is not None and any(True for _ in downsample.parameters())
@@ -89,9 +89,10 @@ class BasicBlock(Block):
         downsample: nn.Module | None,
         drop_path_rate: float,
     ) -> None:
-        super().__init__(blueprint, downsample=downsample, drop_path_rate=drop_path_rate)
+        super().__init__()
         self.conv1, self.bn1, self.act1 = _triple(blueprint, inputs, planes, 3, stride)
         self.conv2, self.bn2, self.act2 = _triple(blueprint, planes, planes, 3, 1)
+        self._close(blueprint, downsample=downsample, drop_path_rate=drop_path_rate)
 
     def triples(self) -> tuple[tuple[nn.Module, nn.Module, nn.Module], ...]:
         return ((self.conv1, self.bn1, self.act1), (self.conv2, self.bn2, self.act2))
@@ -112,11 +113,12 @@ class Bottleneck(Block):
         downsample: nn.Module | None,
         drop_path_rate: float,
     ) -> None:
-        super().__init__(blueprint, downsample=downsample, drop_path_rate=drop_path_rate)
+        super().__init__()
         outputs = planes * self.expansion
         self.conv1, self.bn1, self.act1 = _triple(blueprint, inputs, planes, 1, 1)
         self.conv2, self.bn2, self.act2 = _triple(blueprint, planes, planes, 3, stride)
         self.conv3, self.bn3, self.act3 = _triple(blueprint, planes, outputs, 1, 1)
+        self._close(blueprint, downsample=downsample, drop_path_rate=drop_path_rate)
 
     def triples(self) -> tuple[tuple[nn.Module, nn.Module, nn.Module], ...]:
         return (

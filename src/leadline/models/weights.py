@@ -12,7 +12,8 @@ files of old PyTorch lack and nothing at a fixed momentum reads, are the one exc
 from __future__ import annotations
 
 import json
-import pickle
+import re
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -116,19 +117,11 @@ def import_checkpoint(path: Path | str) -> dict[str, Tensor]:
     if not path.is_file():
         raise _no_file(path)
     try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        if "nsupported" not in str(error):
-            raise _unreadable(path, error) from error
-        reason = str(error).split("Please", 1)[0].splitlines()
-        raise UnsafeFileError(
-            expected=f"tensors and plain containers alone in {path}",
-            received=f"other objects, which could run code: {' '.join(reason)[:300]}",
-            remedy="save the state dict alone where the file was made: "
-            "torch.save(model.state_dict(), path), or as safetensors",
-        ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError) as error:
-        raise _unreadable(path, error) from error
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # they advise to read the file unsafely
+            loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged pickle can raise anything
+        raise _refused(path, error) from error
     for key in CONTAINERS:
         if isinstance(loaded, dict) and isinstance(loaded.get(key), dict):
             loaded = loaded[key]
@@ -186,12 +179,32 @@ def _unsafe(path: Path, what: str) -> UnsafeFileError:
     )
 
 
-def _unreadable(path: Path, error: Exception) -> CorruptFileError:
-    return CorruptFileError(
-        expected=f"a file written by torch.save at {path}",
-        received=f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}",
-        remedy="copy or download the file anew; it is truncated, altered or another format",
+def _refused(path: Path, error: Exception) -> FileError:
+    """Whether torch.load refused what is in the file, or could not read it; without its advice."""
+    if found := re.search(r"GLOBAL (\S+)", str(error)):
+        what = f"{found[1]}, which could run code when read"
+    elif "TorchScript" in str(error):
+        what = "a TorchScript program"
+    elif "Unsupported operand" in str(error) and _start(path).startswith(PICKLE_MAGIC):
+        what = "a plain pickle, with instructions that tensors do not need"
+    else:
+        return CorruptFileError(
+            expected=f"a file written by torch.save at {path}",
+            received=f"a file of {path.stat().st_size:,} bytes that torch.load cannot read "
+            f"({type(error).__name__})",
+            remedy="copy or download the file anew; it is truncated, altered or another format",
+        )
+    return UnsafeFileError(
+        expected=f"tensors and plain containers alone in {path}",
+        received=what,
+        remedy="save the state dict alone where the file was made: "
+        "torch.save(model.state_dict(), path)",
     )
+
+
+def _start(path: Path) -> bytes:
+    with path.open("rb") as stream:
+        return stream.read(8)
 
 
 def _all_tensors(state: Mapping[object, object]) -> bool:

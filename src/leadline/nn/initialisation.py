@@ -86,22 +86,24 @@ def _orthogonal(model: nn.Module, gain: float) -> None:
 
 
 def _zero_last(model: nn.Module, gain: float) -> None:
+    branches = _branches(model, scheme="zero_last")
     _he(model, gain)
-    for branch in _branches(model, scheme="zero_last"):
+    for branch in branches:
         _zero(next(module for module in reversed(branch) if _parameters(module)))
 
 
 def _fixup(model: nn.Module, gain: float) -> None:
     branches = _branches(model, scheme="fixup")
-    _he(model, gain)
     for branch in branches:
-        layers = [layer for module in branch for layer in weight_layers(module)]
-        if len(layers) != len([module for module in branch if _parameters(module)]):
+        if any(_parameters(module) and not weight_layers(module) for module in branch):
             raise ModelError(
                 expected="residual branches without any norm: Fixup takes its place",
                 received=f"a branch of {', '.join(type(m).__name__ for m in branch)}",
                 remedy="set the norm to 'none', or use the initialisation 'zero_last'",
             )
+    _he(model, gain)
+    for branch in branches:
+        layers = [layer for module in branch for layer in weight_layers(module)]
         _zero(layers[-1])
         for layer in layers[:-1]:
             with torch.no_grad():

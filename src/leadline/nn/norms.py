@@ -10,7 +10,9 @@ Ioffe & Szegedy 2015 (batch), Ba et al. 2016 (layer), Ulyanov et al. 2016 (insta
 
 The surprising choices: layer norm on a map averages over the channels at each place alone, as in
 ConvNeXt, and not over the whole map, which `GroupNorm(1, C)` would do. Group norm has the paper's
-32 groups only where that leaves 8 channels in each: a group of one would erase a feature.
+32 groups only where that leaves 8 channels in each: a group of one would erase a feature. And
+instance norm is computed as the group norm of one channel per group that it is, since PyTorch's
+InstanceNorm2d takes maps out of channels_last memory.
 """
 
 from __future__ import annotations
@@ -66,7 +68,7 @@ MAP_NORMS: dict[str, Callable[[int], nn.Module]] = {
     "batch": nn.BatchNorm2d,
     "layer": lambda channels: OverChannels(nn.LayerNorm(channels, eps=EPSILON)),
     "group": lambda channels: nn.GroupNorm(count_groups(channels), channels),
-    "instance": lambda channels: nn.InstanceNorm2d(channels, affine=True),
+    "instance": lambda channels: nn.GroupNorm(channels, channels),
     "rms": lambda channels: OverChannels(nn.RMSNorm(channels, eps=EPSILON)),
     "none": lambda channels: nn.Identity(),
 }
@@ -83,8 +85,8 @@ FEATURE_NORMS: dict[str, Callable[[int], nn.Module]] = {
 def make_map_norm(name: str, channels: int) -> nn.Module:
     """The norm called `name` for maps of shape (B, `channels`, H, W); 'none' is the identity.
 
-    >>> make_map_norm("group", 64)
-    GroupNorm(8, 64, eps=1e-05, affine=True)
+    >>> make_map_norm("group", 64).num_groups
+    8
     """
     return look_up(name, MAP_NORMS, kind="norm")(channels)
 
@@ -94,8 +96,8 @@ def make_feature_norm(name: str, channels: int) -> nn.Module:
 
     Raises ModelError for instance norm, which would average over the one value of a feature.
 
-    >>> make_feature_norm("batch", 5)
-    BatchNorm1d(5, eps=1e-05, momentum=0.1, affine=True, track_running_stats=True)
+    >>> make_feature_norm("batch", 5).num_features
+    5
     """
     if name == "instance":
         raise ModelError(
