@@ -24,9 +24,9 @@ from jaxtyping import install_import_hook
 
 # Every `Float[Tensor, "B C H W"]` on a function of the library is checked while the tests run.
 # The hook has to stand before the first import of leadline, and it finds its checker by name: this
-# one takes a whole number for a float, as PEP 484 and mypy do. Checking a list, beartype looks at one
-# entry drawn by chance; it is given a generator of its own, so that it draws nothing from the
-# stream whose exact course the tests of resuming compare.
+# one takes a whole number for a float, as PEP 484 and mypy do. Of a list, beartype checks one entry
+# drawn by chance; it is given a generator of its own, so that it draws nothing from the stream
+# whose exact course the tests of resuming compare.
 codemain.getrandbits = random.Random(0).getrandbits
 _CHECKER = types.ModuleType("leadline_test_checker")
 _CHECKER.__dict__["checked"] = beartype(conf=BeartypeConf(is_pep484_tower=True))
