@@ -83,7 +83,7 @@ def test_clipping_bounds_the_update_and_reports_the_norm_before() -> None:
     state = TrainingState(setup, Execution())
     (record,) = steps(setup, Execution(), state=state)
     moved = torch.cat(
-        [(p - q).flatten() for p, q in zip(state.model.parameters(), before, strict=True)]
+        [(p.detach() - q).flatten() for p, q in zip(state.model.parameters(), before, strict=True)]
     )
     assert record.grad_norm is not None and record.grad_norm > 1e-3
     assert moved.norm() == pytest.approx(0.1 * 1e-3, rel=1e-3)

@@ -6,18 +6,23 @@ from typing import TypeVar
 
 import tyro
 
-O = TypeVar("O")
+Options = TypeVar("Options")
 
 
 def parse(
-    cls: type[O], words: list[str], *, verb: str, caption: str, default: O | None = None
-) -> O:
+    cls: type[Options],
+    words: list[str],
+    *,
+    verb: str,
+    caption: str,
+    default: Options | None = None,
+) -> Options:
     """The options of a verb; a wrong one is explained on stderr and exits with 2."""
     return tyro.cli(
         cls,
         args=words,
         prog=f"leadline {verb}",
         description=caption,
-        default=default,
+        default=tyro.MISSING_NONPROP if default is None else default,
         config=(tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes),
     )

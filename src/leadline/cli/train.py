@@ -18,6 +18,7 @@ from leadline.cli.options import parse
 from leadline.core.config import from_json
 from leadline.core.errors import ConfigError
 from leadline.data.options import DataOptions
+from leadline.optim.optimizers import USUAL_RATES
 from leadline.recipes.catalogue import find_recipe, is_path
 from leadline.recipes.train import prepare, prepare_path, resume, train_prepared
 from leadline.report.terminal import Terminal
@@ -111,7 +112,14 @@ def _train(words: list[str], *, terminal: Terminal) -> Run:
 
 
 def _parse(words: list[str], default: TrainOptions) -> TrainOptions:
-    return parse(TrainOptions, words, verb="train", caption=__doc__ or "", default=default)
+    """The options; another optimizer than the recipe's gets its usual rate unless --lr is given."""
+    options = parse(TrainOptions, words, verb="train", caption=__doc__ or "", default=default)
+    chosen = options.recipe.optimizer
+    given = any(word.split("=")[0] == "--lr" for word in words)
+    if given or chosen.optimizer == default.recipe.optimizer.optimizer:
+        return options
+    usual = dataclasses.replace(chosen, lr=USUAL_RATES[chosen.optimizer])
+    return dataclasses.replace(options, recipe=dataclasses.replace(options.recipe, optimizer=usual))
 
 
 def _read_recipe(path: Path) -> Recipe:

@@ -2,7 +2,7 @@
 
     stem    conv 3x3 to w/2 channels -> activation
     stage   conv 3x3 -> max-pool 2 -> norm -> activation, then (depth - 1) x [conv -> norm ->
-            activation]; w, 2w and 2w channels. From depth 3 a residual path leads around the
+            activation]; w, 2w and 4w channels. From depth 3 a residual path leads around the
             convolutions after the first.
     head    global maximum -> dropout -> linear
 
@@ -29,7 +29,7 @@ DEFAULTS = Blueprint(
     depth=2, width=64, norm="batch", activation="gelu", init="default", residual=False
 )
 RESIDUAL_FROM = 3  # convolutions per stage, as in airbench96
-STAGES = (1, 2, 2)  # channels of each stage, in units of the width
+STAGES = (1, 2, 4)  # channels of each stage, in units of the width
 SMALLEST_POOLED = 5  # pixels a side: smaller maps keep their size
 
 

@@ -35,6 +35,10 @@ FUSED_DEVICES = ("cpu", "cuda", "mps", "xpu")
 """Devices for which torch (2.9 and later) has fused SGD, Adam and AdamW kernels."""
 
 
+USUAL_RATES = {"sgd": 0.1, "rmsprop": 1e-3, "adam": 1e-3, "adamw": 1e-3, "muon": 0.02}
+"""A learning rate to start from with each optimizer: their useful ranges do not overlap."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class OptimizerOptions:
     """How the weights move.
@@ -79,7 +83,8 @@ def make_optimizer(model: nn.Module, options: OptimizerOptions) -> torch.optim.O
     """The optimizer that `options` describes, for the trainable parameters of `model`.
 
     Make it after the model is on its device and in its memory format; after `load_state_dict` call
-    `match_layout`. `nesterov` without momentum is plain SGD. A model without trainable parameters is a ModelError.
+    `match_layout`. `nesterov` without momentum is plain SGD. A model without trainable parameters
+    is a ModelError.
 
     >>> model = nn.Linear(2, 1)
     >>> optimizer = make_optimizer(model, OptimizerOptions(lr=0.5, momentum=0.0, weight_decay=0.0))

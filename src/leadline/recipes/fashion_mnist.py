@@ -19,5 +19,5 @@ RECIPE = Recipe(
     schedule=ScheduleOptions(schedule="linear", warmup=0.2),
     regularisation=Regularisation(label_smoothing=0.1),
     augmentation=Augmentation(flip=True, crop=2, cutout=8),
-    budget=Budget(epochs=10, batch_size=256),
+    budget=Budget(epochs=14, batch_size=256),
 )

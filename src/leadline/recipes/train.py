@@ -91,6 +91,7 @@ def train_prepared(
     run = Run.create(prepared.recipe, root=root)
     with run.locked():
         training = _Training(run, prepared, terminal or Terminal(), save_interval)
+        training.terminal.found(prepared.dataset, reason=prepared.reason)
         training.begin(place, execution=execution)
     return run
 
@@ -115,6 +116,7 @@ def resume(
             recipe=recipe, dataset=load_dataset(recipe.data), reason=f"resuming {run.folder}"
         )
         training = _Training(run, prepared, terminal or Terminal(), save_interval)
+        training.terminal.found(prepared.dataset, reason=prepared.reason)
         begun = run.event("start")
         if begun is None:
             training.begin(str(choose_device("auto")), execution=None)
@@ -151,7 +153,6 @@ class _Training:
     def go_on(self, recipe: Recipe, execution: Execution) -> None:
         """Train from wherever the run stands to its end."""
         dataset = self.prepared.dataset
-        self.terminal.found(dataset, reason=self.prepared.reason)
         setup = build_setup(recipe, dataset, device=execution.device)
         with ProgressReader(setup, terminal=self.terminal) as reader:
             state = train_setup(

@@ -1,1 +1,1 @@
-"""Setup, the loop as a generator of Steps, Execution and its tuning, checkpoints, journal, evaluate."""
+"""Setup, the loop as a generator of Steps, Execution and tuning, checkpoints, journal, evaluate."""

@@ -1,4 +1,4 @@
-"""From a Recipe and its data to a Setup: every section of the recipe becomes the part it describes."""
+"""From a Recipe and its data to a Setup: every section becomes the part it describes."""
 
 from __future__ import annotations
 

@@ -61,7 +61,8 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         raise _damaged(path, f"a file that cannot be read ({error})") from error
     if not valid:
         raise _damaged(path, "contents that do not match their SHA-256")
-    return restore_state(FlatState(tensors=tensors, plain=json.loads(plain)))
+    state: dict[str, Any] = restore_state(FlatState(tensors=tensors, plain=json.loads(plain)))
+    return state
 
 
 def newest_checkpoint(folder: Path) -> Found | None:

@@ -1,4 +1,4 @@
-"""Evaluation: the model's outputs over a whole split, in eval mode, leaving the training as it was."""
+"""Evaluation: the model's outputs over a whole split, leaving the training as it was."""
 
 from __future__ import annotations
 

@@ -33,7 +33,10 @@ class Execution:
 
     def place(self, model: nn.Module) -> nn.Module:
         """Move a model to the device and into the memory layout."""
-        return cast(Any, model).to(device=self.device, memory_format=self.memory_format)
+        placed: nn.Module = cast(Any, model).to(
+            device=self.device, memory_format=self.memory_format
+        )
+        return placed
 
     def place_batch(self, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Move a batch to the device; images also into the memory layout."""

@@ -14,7 +14,7 @@ from __future__ import annotations
 import functools
 import itertools
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -28,7 +28,7 @@ from leadline.training.setup import Setup
 from leadline.training.state import TrainingState
 from leadline.training.step import Step
 
-Window = list[tuple[Tensor, Tensor]]
+Window = Sequence[Sequence[Tensor]]  # pairs of inputs and targets; a DataLoader's are lists
 
 
 def steps(
@@ -58,6 +58,8 @@ def steps(
         while window := list(itertools.islice(batches, setup.accumulate)):
             begun = time.perf_counter()
             done += 1
+            if not state.model.training:  # a reader that evaluates may have left it so
+                state.model.train()
             record = _advance(state, window, ends_epoch=done == per_epoch)
             if record.ends_epoch:
                 if next(batches, None) is not None:
@@ -71,7 +73,7 @@ def steps(
 
 def _advance(state: TrainingState, window: Window, *, ends_epoch: bool) -> Step:
     setup, counters = state.setup, state.counters
-    placed = [state.execution.place_batch(*batch) for batch in window]
+    placed = [state.execution.place_batch(inputs, targets) for inputs, targets in window]
     examples = sum(len(inputs) for inputs, _ in placed)
     lr = float(state.optimizer.param_groups[0]["lr"])
     state.optimizer.zero_grad(set_to_none=True)
@@ -80,7 +82,7 @@ def _advance(state: TrainingState, window: Window, *, ends_epoch: bool) -> Step:
         with state.execution.precision_scope():
             outputs = state.forward(inputs)
         part = setup.loss(_widen(outputs), targets) * (len(inputs) / examples)
-        part.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        part.backward()
         loss += part.detach()
     parameters = [p for p in state.model.parameters() if p.grad is not None]
     norm = clip_gradient(parameters, max_norm=setup.clip_grad) if setup.clip_grad else None
@@ -119,9 +121,9 @@ def _miscounted(received: str) -> TrainingError:
 
 def _nonfinite(state: TrainingState, placed: Window, loss: Tensor) -> NonFiniteError:
     """The error that says at which step and layer a NaN or an infinity began."""
-    step = state.counters.step + 1
+    step, epoch = state.counters.step + 1, state.counters.epoch + 1
     where = None
-    for inputs, targets in placed:
+    for inputs, _ in placed:
         if not bool(torch.isfinite(inputs).all()):
             where = "the input itself is not finite"
             break
@@ -141,7 +143,7 @@ def _nonfinite(state: TrainingState, placed: Window, loss: Tensor) -> NonFiniteE
         where = f"the loss is finite, but the gradient is not: it reaches {bad[-1]!r} first"
     return NonFiniteError(
         expected="a finite loss and gradient at every step",
-        received=f"loss {loss.item():.4g} at step {step} (epoch {state.counters.epoch + 1}); {where}",
+        received=f"loss {loss.item():.4g} at step {step} (epoch {epoch}): {where}",
         remedy="the weights are those from before this step; lower lr, clip the gradient with "
-        "--clip_grad 1, or look at that layer and at the inputs",
+        "--clip-grad 1, or look at that layer and at the inputs",
     )

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -61,9 +62,10 @@ class Run:
         """The run in an existing folder."""
         run = cls(Path(folder))
         if not (run.folder / "recipe.json").is_file():
+            lack = "no recipe.json in it" if run.folder.is_dir() else "no such folder"
             raise RunError(
                 expected="a run folder, with recipe.json in it",
-                received=f"{folder} ({'no recipe.json' if run.folder.is_dir() else 'no such folder'})",
+                received=f"{folder} ({lack})",
                 remedy="give the folder that `leadline train` printed, runs/digits-001 say",
             )
         return run
@@ -127,7 +129,7 @@ class Run:
             )
         return load_model(self.model_file)
 
-    def predict(self, images: Tensor | np.ndarray[Any, Any]) -> Float[Tensor, "B K"]:
+    def predict(self, images: Tensor | npt.NDArray[np.generic]) -> Float[Tensor, "B K"]:
         """Class probabilities of images in memory, [B, C, H, W] as the training's were."""
         return self.model().probabilities(torch.as_tensor(images))
 

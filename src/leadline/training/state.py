@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
 from leadline.core.seeds import (
     RandomState,
@@ -20,6 +19,7 @@ from leadline.core.seeds import (
     seed_everything,
 )
 from leadline.optim.average import Average
+from leadline.optim.optimizers import match_layout
 from leadline.training.batches import positioned
 from leadline.training.execution import Execution
 from leadline.training.setup import Setup
@@ -91,7 +91,7 @@ class TrainingState:
         """Put every stateful part where `state_dict` found it."""
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
-        _match_layout(self.optimizer)
+        match_layout(self.optimizer)
         if self.schedule:
             self.schedule.load_state_dict(state["schedule"])
         if self.average:
@@ -100,11 +100,3 @@ class TrainingState:
         self.counters = Counters(**state["counters"])
         self.best = Best(**state["best"])
         restore_random_state(RandomState.from_state_dict(state["random"]))
-
-
-def _match_layout(optimizer: Optimizer) -> None:
-    """Give loaded moments the strides of their parameter; fused kernels walk both as one block."""
-    for parameter, moments in optimizer.state.items():
-        for name, value in moments.items():
-            if isinstance(value, Tensor) and value.shape == parameter.shape:
-                moments[name] = torch.empty_like(parameter).copy_(value)

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import itertools
 import json
 import os
 import time
@@ -31,10 +30,13 @@ from leadline.training.execution import Execution
 from leadline.training.setup import Setup
 
 ROUNDS = 4
-"""Timed steps per candidate; the fastest counts, because other work on the machine only slows."""
+"""Timed steps per candidate; its fastest counts, for other work on the machine only slows."""
 
 HOPELESS = 1.6
-"""A candidate this many times slower than the fastest after a round is not timed again."""
+"""A candidate this many times slower than the fastest at half time is not timed again."""
+
+STEADY = 2.0
+"""A winner whose slowest step took this many times its fastest was disturbed: not remembered."""
 
 AGREEMENT = 0.05
 """Relative difference of the first losses that bfloat16's 8 bits of mantissa can explain."""
@@ -49,6 +51,7 @@ class Timing:
 
     execution: Execution
     seconds: float | None
+    slowest: float | None = None
     remark: str = ""
 
 
@@ -81,19 +84,18 @@ def tune(
         if remembered is not None:
             return remembered
         tuning = _measure(setup, batch, executions=executions or candidates(device))
-    _remember(cache, key, tuning)
+    if _steady(tuning):
+        _remember(cache, key, tuning)
     return tuning
 
 
 def candidates(device: str) -> tuple[Execution, ...]:
     """The executions worth timing on a device; the first is the plain default."""
     threads = torch.get_num_threads() if device == "cpu" else None
-    layouts = ("contiguous", "channels_last")
-    precisions = ("float32", "bfloat16")
-    return tuple(
-        Execution(device=device, precision=precision, layout=layout, threads=threads)
-        for precision, layout in itertools.product(precisions, layouts)
-    )
+    plain = Execution(device=device, threads=threads)
+    wide = dataclasses.replace(plain, layout="channels_last")
+    narrow = [dataclasses.replace(e, precision="bfloat16") for e in (plain, wide)]
+    return (plain, wide, *narrow)
 
 
 def _measure(
@@ -136,7 +138,7 @@ class Candidate:
         with self.execution.precision_scope():
             outputs = self.model(inputs)
         loss = self.setup.loss(outputs.float(), targets)
-        loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        loss.backward()
         self.optimizer.step()
         value = loss.item()
         self.seconds.append(time.perf_counter() - begun)
@@ -145,8 +147,9 @@ class Candidate:
 
     def timing(self) -> Timing:
         timed = self.seconds[1:]
-        seconds = min(timed) if timed and not self.remark else None
-        return Timing(execution=self.execution, seconds=seconds, remark=self.remark)
+        if not timed or self.remark:
+            return Timing(execution=self.execution, seconds=None, remark=self.remark)
+        return Timing(execution=self.execution, seconds=min(timed), slowest=max(timed))
 
 
 def _race(
@@ -159,11 +162,12 @@ def _race(
         for racer in racers:
             _warm_up(racer, batch, plain=racers[0])
         running = [racer for racer in racers if not racer.remark]
-        for _ in range(ROUNDS):
+        for number in range(1, ROUNDS + 1):
             for racer in running:
                 racer.step(batch)
-            fastest = min(min(racer.seconds[1:]) for racer in running)
-            running = [r for r in running if min(r.seconds[1:]) <= HOPELESS * fastest]
+            if number >= ROUNDS // 2:
+                fastest = min(min(racer.seconds[1:]) for racer in running)
+                running = [r for r in running if min(r.seconds[1:]) <= HOPELESS * fastest]
     finally:
         torch.set_num_threads(threads)
     return [racer.timing() for racer in racers]
@@ -191,6 +195,12 @@ def _first_batch(setup: Setup) -> tuple[Tensor, Tensor]:
     inputs, targets = next(iter(batches))
     batches.load_state_dict(before)
     return inputs[:EXAMPLES], targets[:EXAMPLES]
+
+
+def _steady(tuning: Tuning) -> bool:
+    """Whether the steps of the winner took about the same time, so that nothing else disturbed."""
+    winner = [t for t in tuning.timings if t.execution == tuning.execution and t.seconds]
+    return all(t.slowest is not None and t.slowest <= STEADY * (t.seconds or 0) for t in winner)
 
 
 def _key(
