@@ -1,0 +1,1 @@
+"""Figures, tables, the self-contained HTML page, terminal output."""
