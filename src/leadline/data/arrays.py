@@ -26,7 +26,7 @@ Array = NDArray[Any] | Tensor
 
 def from_arrays(
     inputs: Array,
-    targets: Array | Sequence[int],
+    targets: Array | Sequence[Any],
     *,
     val_fraction: float = 0.1,
     test_fraction: float = 0.2,
@@ -76,7 +76,7 @@ def from_arrays(
     )
 
 
-def _tensor(values: Array | Sequence[int], what: str) -> Tensor:
+def _tensor(values: Array | Sequence[Any], what: str) -> Tensor:
     if isinstance(values, Tensor):
         return values.detach().cpu()
     array = np.asarray(values)
@@ -92,14 +92,14 @@ def _tensor(values: Array | Sequence[int], what: str) -> Tensor:
 
 
 def _images(pixels: Tensor) -> tuple[Tensor, str]:
-    if pixels.dim() == 3:
-        return _numbers(pixels)[:, None], "[N, H, W]"
-    if pixels.dim() != 4 or 0 in pixels.shape:
+    if pixels.dim() not in (3, 4) or 0 in pixels.shape:
         raise DataError(
             expected="inputs [N, H, W], [N, H, W, C] or [N, C, H, W] with at least one pixel",
             received=f"inputs of shape {list(pixels.shape)}",
             remedy="reshape them; flat rows of pixels need .reshape(N, H, W)",
         )
+    if pixels.dim() == 3:
+        return _numbers(pixels)[:, None], "[N, H, W]"
     first, last = pixels.shape[1], pixels.shape[3]
     channels_first = first in USUAL_CHANNELS or (last not in USUAL_CHANNELS and first <= last)
     if channels_first:

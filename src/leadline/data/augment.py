@@ -177,7 +177,8 @@ def _rotate(pictures: Tensor, degrees: float, generator: torch.Generator) -> Ten
     down = torch.stack([sin * width / height, cos, zero], dim=1)
     turn = torch.stack([across, down], dim=1).to(pictures.device, non_blocking=True)
     grid = F.affine_grid(turn, list(pictures.shape), align_corners=False)
-    return F.grid_sample(pictures, grid, padding_mode="reflection", align_corners=False)
+    turned: Tensor = F.grid_sample(pictures, grid, padding_mode="reflection", align_corners=False)
+    return turned
 
 
 def _jitter(
@@ -204,7 +205,8 @@ def _grey(pictures: Tensor) -> Tensor:
     if pictures.shape[1] != 3:
         return pictures.mean(dim=1, keepdim=True)
     red, green, blue = pictures.split(1, dim=1)
-    return red * GREY_WEIGHTS[0] + green * GREY_WEIGHTS[1] + blue * GREY_WEIGHTS[2]
+    luma: Tensor = red * GREY_WEIGHTS[0] + green * GREY_WEIGHTS[1] + blue * GREY_WEIGHTS[2]
+    return luma
 
 
 def _cut_out(pictures: Tensor, side: int, generator: torch.Generator) -> Tensor:

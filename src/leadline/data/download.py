@@ -27,7 +27,6 @@ import urllib.request
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import IO, cast
 
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn
@@ -229,7 +228,7 @@ def _one_at_a_time(target: Path) -> Iterator[None]:
         yield
         return
     with target.with_name(f".{target.name}.lock").open("wb") as handle:
-        fcntl.flock(cast(IO[bytes], handle), fcntl.LOCK_EX)
+        fcntl.flock(handle, fcntl.LOCK_EX)
         yield
 
 

@@ -11,11 +11,11 @@ gzip-compressed. Nothing in the header is believed before the data behind it hav
 from __future__ import annotations
 
 import gzip
+import io
 import math
 import struct
 import zlib
 from pathlib import Path
-from typing import BinaryIO, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,7 +35,7 @@ def read_idx(path: Path) -> NDArray[np.generic]:
         with path.open("rb") as raw:
             compressed = raw.read(2) == b"\x1f\x8b"
             raw.seek(0)
-            stream = cast(BinaryIO, gzip.GzipFile(fileobj=raw)) if compressed else raw
+            stream = gzip.GzipFile(fileobj=raw) if compressed else raw
             return _read(stream, path)
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise _corrupt(path, "a whole gzip file", str(error)) from error
@@ -47,7 +47,7 @@ def read_idx(path: Path) -> NDArray[np.generic]:
         ) from error
 
 
-def _read(stream: BinaryIO, path: Path) -> NDArray[np.generic]:
+def _read(stream: io.BufferedIOBase, path: Path) -> NDArray[np.generic]:
     head = stream.read(4)
     if len(head) < 4 or head[:2] != b"\0\0" or head[2] not in NUMBER_TYPES or not head[3]:
         raise _corrupt(path, "an idx magic number (00 00, a type, a count)", f"{head.hex(' ')!r}")
