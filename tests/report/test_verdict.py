@@ -10,7 +10,7 @@ import torch
 
 from leadline.data.options import DataOptions
 from leadline.models.architecture import Architecture
-from leadline.report.verdict import Facts, gather, key_figures, metrics_line, verdict
+from leadline.report.verdict import Facts, gather, key_figures, verdict
 from leadline.tasks.classification import Classification
 from leadline.training.recipe import Recipe
 
@@ -82,7 +82,3 @@ def test_the_blind_guess_is_the_entropy_of_the_classes() -> None:
 def test_without_a_time_there_is_no_speed() -> None:
     result = Classification(3).evaluate(torch.eye(3), torch.arange(3))
     assert "speed" not in key_figures(replace(FACTS, seconds=None), result)
-
-
-def test_shares_are_percentages_on_the_line_of_metrics() -> None:
-    assert metrics_line({"top5": 1.0, "loss": 0.5}) == "top5 100.0 %, loss 0.5"

@@ -181,7 +181,9 @@ def _simple(steps: Sequence[Row], key: str, *, per_epoch: int, title: str, capti
         x_range=(0.0, max(curve.xs)),
     )
     span = (
-        f" From {number(low)} to {number(high)}." if low != high else f" {number(low)} throughout."
+        f" Between {number(low)} and {number(high)}."
+        if low < high
+        else f" {number(low)} throughout."
     )
     return figure(drawing, caption=caption + span)
 

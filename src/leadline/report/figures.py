@@ -194,7 +194,7 @@ def heat_map(counts: Sequence[Sequence[int]], names: Sequence[str], *, title: st
             parts.append(
                 element("rect", {**box, **color}, inside=element("title", inside=escape(note)))
             )
-            parts.append(_cell_text(cell, x + CELL / 2, y + CELL / 2 + 4, strong=strength > 0.55))
+            parts.append(_cell_text(cell, x + CELL / 2, y + CELL / 2 + 4, strong=strength > 0.7))
     return _svg(left + side + 6, top + side + 6, title=title, inside="".join(parts))
 
 

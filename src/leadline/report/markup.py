@@ -87,6 +87,10 @@ def figure(drawing: str, *, caption: str, kind: str = "") -> str:
     )
 
 
+WIDE = 4
+"""Columns beyond which a table scrolls on a small screen instead of breaking its lines."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Column:
     """A column's heading and whether it holds numbers, text, code or a bar."""
@@ -117,8 +121,9 @@ def table(
     body = "\n".join(line(row, "td") for row in rows)
     cells = list(footer)
     foot = f"<tfoot>{line(cells, 'td')}</tfoot>" if cells else ""
+    kind = "wide" if len(columns) > WIDE else "narrow"
     return (
-        f'<div class="scroll"><table><thead>{head}</thead><tbody>\n{body}\n</tbody>'
+        f'<div class="scroll"><table class="{kind}"><thead>{head}</thead><tbody>\n{body}\n</tbody>'
         f"{foot}</table></div>"
     )
 

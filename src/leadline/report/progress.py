@@ -167,7 +167,7 @@ class ProgressReader:
 def _bar(terminal: Terminal) -> Progress:
     """A bar with the facts beside it, drawn only when told to."""
     return Progress(
-        BarColumn(bar_width=24),
+        BarColumn(bar_width=16),
         TextColumn("{task.percentage:>3.0f} %"),
         TextColumn("{task.fields[says]}", markup=False),
         console=terminal.console,

@@ -7,14 +7,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from leadline import __version__
 from leadline.data.examples import Dataset
 from leadline.report.markup import Column, escape, folded, prose, section, table
 from leadline.report.numbers import count, number, plural, size
 from leadline.training.execution import Execution
 from leadline.training.recipe import Recipe
 
-PACKAGES = ("numpy", "safetensors", "scikit-learn", "pillow")
+PACKAGES = ("leadline", "numpy", "safetensors", "scikit-learn", "pillow")
 """The packages whose version can change a result."""
 
 MACHINE_WORDS = {
@@ -175,7 +174,6 @@ def environment_section(history: Sequence[Mapping[str, Any]]) -> str:
         ]
     else:
         rows = []
-    rows.append(["Leadline", escape(__version__)])
     rows += [[escape(name), escape(_version(name))] for name in PACKAGES]
     parts.append(table([Column(name="what"), Column(name="which")], rows))
     if tuned and tuned[-1].get("timings"):

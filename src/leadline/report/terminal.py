@@ -86,10 +86,10 @@ class Terminal:
         self.say("report", str(run.report_file))
         self.say("try", predict_command(run))
 
-    def stopped(self, number: int) -> None:
-        """A signal ended the training, after saving."""
+    def stopped(self, number: int, *, run: str = "RUN") -> None:
+        """A signal ended the training, after saving; `run` is how to name its folder."""
         name = signal.Signals(number).name
-        text = f"{name}: the training is saved; go on with leadline train --resume RUN"
+        text = f"{name}: the training is saved; go on with leadline train --resume {run}"
         self.errors.print(Text(text), soft_wrap=True)
 
     def error(self, error: LeadlineError) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -134,16 +133,3 @@ def _time_tiles(facts: Facts) -> list[tuple[str, str, str]]:
 def _tile(name: str, value: str, note: str) -> str:
     figure = f"<strong>{tied(value)}</strong>"
     return f"<div><h3>{escape(name)}</h3>{figure}<small>{tied(note)}</small></div>"
-
-
-def metrics_line(metrics: Mapping[str, float]) -> str:
-    """A task's figures on one line; shares as percentages.
-
-    >>> metrics_line({"accuracy": 0.975, "loss": 0.1234})
-    'accuracy 97.5 %, loss 0.123'
-    """
-    shares = ("accuracy", "top5", "calibration_error")
-    return ", ".join(
-        f"{name.replace('_', ' ')} {percent(value) if name in shares else number(value)}"
-        for name, value in metrics.items()
-    )
