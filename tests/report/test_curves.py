@@ -57,6 +57,17 @@ def test_a_training_is_drawn_with_loss_accuracy_and_learning_rate() -> None:
     assert "best 83.3&nbsp;% after epoch 3, 83.3&nbsp;% at the end" in drawn
 
 
+def test_a_bad_start_does_not_squeeze_the_rest_of_the_accuracy_to_a_line() -> None:
+    rows = history(epochs=20)
+    shares = [0.1] + [0.9 + 0.005 * i for i in range(19)]
+    for row, share in zip((r for r in rows if r["event"] == "validation"), shares, strict=True):
+        row["metrics"]["accuracy"] = share
+    drawn = curves_section(rows)
+    assert "The beginning, from 10.0&nbsp;%, lies below the picture." in drawn
+    assert ">96 %</text>" in drawn
+    assert ">20 %</text>" not in drawn
+
+
 def test_the_gradient_norm_is_drawn_where_it_was_measured() -> None:
     assert curves_section(history(grad_norm=0.5)).count("<svg xmlns") == 4
 

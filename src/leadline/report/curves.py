@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from leadline.report.figures import Series, line_chart
 from leadline.report.markup import figure, prose, section
 from leadline.report.numbers import number, percent, plural
+from leadline.report.scales import extent
 
 Row = dict[str, Any]
 Values = NDArray[np.float64]
@@ -155,6 +156,7 @@ def _metric(validations: Sequence[Row], metric: str, *, per_epoch: int) -> str:
         y_label=metric,
         percentages=True,
         x_range=(0.0, max(measured.xs)),
+        y_range=_without_the_start(measured.ys),
     )
     best = max(measured.ys)
     place = measured.xs[measured.ys.index(best)]
@@ -162,7 +164,18 @@ def _metric(validations: Sequence[Row], metric: str, *, per_epoch: int) -> str:
         f"Measured after each epoch on images kept out of training: best {percent(best)} "
         f"after epoch {number(place)}, {percent(measured.ys[-1])} at the end."
     )
+    if _without_the_start(measured.ys):
+        caption += f" The beginning, from {percent(min(measured.ys))}, lies below the picture."
     return figure(drawing, caption=caption)
+
+
+def _without_the_start(shares: Sequence[float]) -> tuple[float, float] | None:
+    """The range of all but the lowest tenth, when that tenth would squeeze the rest to a line."""
+    lowest, tenth, highest = min(shares), float(np.quantile(shares, 0.1)), max(shares)
+    if tenth - lowest <= 2 * (highest - tenth) or tenth == highest:
+        return None
+    low, high = extent([tenth, highest])
+    return (max(0.0, low), min(1.0, high))
 
 
 def _simple(steps: Sequence[Row], key: str, *, per_epoch: int, title: str, caption: str) -> str:

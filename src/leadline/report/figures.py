@@ -24,6 +24,9 @@ WIDTH, HEIGHT = 480.0, 300.0
 LEFT, RIGHT, TOP, BOTTOM = 58.0, 20.0, 36.0, 44.0
 """A chart and the margins that hold its labels, in units of about a pixel."""
 
+DOT = 3.0
+"""Radius of a point with its line: what a mark at the plot's edge needs beyond it."""
+
 LETTER = 6.6
 """Width of an average letter at the figures' font size, to lay text out without a font."""
 
@@ -54,7 +57,7 @@ def line_chart(
 ) -> str:
     """Lines over a common axis, with ticks, units and a legend; gaps where values are not finite.
 
-    A faint series does not stretch the axis: what lies beyond is cut off.
+    A faint series does not stretch the axis: what lies beyond is cut off, as with a given range.
     """
     firm = [s for s in series if s.mark != "faint"] or series
     low, high = y_range or extent((y for s in firm for y in s.ys), log=log)
@@ -66,7 +69,7 @@ def line_chart(
     label = f"{y_label} (logarithmic)" if log and y_label else y_label
     parts = [
         _axes(across, up, x_label=x_label, y_label=label, percentages=percentages),
-        *(_draw(s, across, up) for s in series),
+        _clipped("".join(_draw(s, across, up) for s in series)),
         _legend(series),
     ]
     return _svg(WIDTH, HEIGHT, title=title, inside="".join(parts))
@@ -105,8 +108,7 @@ def _draw(series: Series, across: Scale, up: Scale) -> str:
     shape = {"d": _path(points), "fill": "none", "style": color, "stroke-linejoin": "round"}
     match series.mark:
         case "faint":
-            drawn = element("path", {**shape, "stroke-width": 1, "stroke-opacity": ".3"})
-            return _clipped(drawn)
+            return element("path", {**shape, "stroke-width": 1, "stroke-opacity": ".3"})
         case "dashed":
             return element("path", {**shape, "stroke-width": 1.5, "stroke-dasharray": "6 4"})
         case "points":
@@ -135,9 +137,10 @@ def _path(points: Sequence[tuple[float, float] | None]) -> str:
 
 def _clipped(inside: str) -> str:
     """A nested svg cuts off what leaves the plot, without a clip path and its page-wide name."""
-    width, height = WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM
-    box = {"x": LEFT, "y": TOP, "width": width, "height": height, "overflow": "hidden"}
-    view = f"{coordinate(LEFT)} {coordinate(TOP)} {coordinate(width)} {coordinate(height)}"
+    left, top = LEFT - DOT, TOP - DOT
+    width, height = WIDTH - RIGHT + DOT - left, HEIGHT - BOTTOM + DOT - top
+    box = {"x": left, "y": top, "width": width, "height": height, "overflow": "hidden"}
+    view = " ".join(map(coordinate, (left, top, width, height)))
     return element("svg", {**box, "viewBox": view}, inside=inside)
 
 
