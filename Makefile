@@ -50,8 +50,8 @@ $(VENV)/.ready-demo: $(VENV)/bin/python pyproject.toml constraints.txt
 
 # The oracles go beside the environment's own packages, where tests/conftest.py alone looks for
 # them, and without their dependencies. torchvision's wheel is built against one CUDA and would pull
-# it in; beside another torch its import fails, and with it that of torchmetrics, which imports it
-# wherever it is installed. Its models, in Python, are all that the tests need; timm's the same.
+# it in; beside another torch its import fails, and with it that of torchmetrics, an oracle too, which
+# imports it wherever it is installed. Its models, in Python, are all that the tests need; timm's the same.
 $(VENV)/.ready-test: $(VENV)/bin/python pyproject.toml constraints.txt
 	$(PIP) --editable '.[test]'
 	rm -rf $(VENV)/oracles

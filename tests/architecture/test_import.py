@@ -27,7 +27,7 @@ print(json.dumps({
 # What the dependencies do when imported is theirs; they come first, then every file of ours.
 SNAPSHOT_OF_EVERYTHING = """
 import importlib, json, logging, os, random, sys, threading
-import numpy, PIL.Image, rich, safetensors.torch, sklearn.metrics, torch, torchmetrics, tyro
+import numpy, PIL.Image, rich, safetensors.torch, sklearn.metrics, torch, tyro
 
 def state():
     return [

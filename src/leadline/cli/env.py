@@ -17,7 +17,6 @@ PACKAGES = (
     "safetensors",
     "tyro",
     "rich",
-    "torchmetrics",
     "scikit-learn",
     "pillow",
     "jaxtyping",
@@ -26,7 +25,7 @@ PACKAGES = (
 
 @dataclass(frozen=True, kw_only=True)
 class EnvOptions:
-    """leadline env takes no options."""
+    """leadline env takes no options of its own."""
 
 
 def run(words: list[str], *, as_json: bool) -> int:
@@ -44,7 +43,7 @@ def run(words: list[str], *, as_json: bool) -> int:
     for section in ("machine", "packages"):
         print(section)
         for name, value in facts[section].items():  # type: ignore[attr-defined]  # both are dicts
-            print(f"  {name:<16}{value}")
+            print(f"  {name:<16}{f'{value / 2**30:.1f} GiB' if name == 'memory' else value}")
     return 0
 
 
