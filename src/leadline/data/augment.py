@@ -36,24 +36,24 @@ GREY_WEIGHTS = (0.2989, 0.587, 0.114)  # luma of red, green, blue (ITU-R BT.601)
 class Augmentation:
     """How training pictures are varied; every default is off.
 
-    - `flip`: mirror left and right, with probability 1/2.
-    - `crop`: pixels of reflected padding on each side before a random crop.
-    - `rotation`: largest angle in degrees, either way.
-    - `color_jitter`: largest relative change of brightness, contrast and saturation.
-    - `cutout`: side in pixels of the square that is set to the mean.
-    - `mixup`, `cutmix`: the parameter alpha of their Beta distribution.
-
     >>> Augmentation(flip=True, crop=4).mixes
     False
     """
 
     flip: bool = False
+    """mirror left and right, with probability 1/2"""
     crop: int = 0
+    """pixels of reflected padding on each side before a random crop"""
     rotation: float = 0.0
+    """largest angle in degrees, either way"""
     color_jitter: float = 0.0
+    """largest relative change of brightness, contrast and saturation"""
     cutout: int = 0
+    """side in pixels of the square that is set to the mean"""
     mixup: float = 0.0
+    """blend two pictures and their targets: alpha of the Beta distribution (0.2 is usual)"""
     cutmix: float = 0.0
+    """paste a box of one picture into another: alpha of the Beta distribution (1 is usual)"""
 
     def __post_init__(self) -> None:
         check(

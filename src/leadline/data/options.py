@@ -11,21 +11,18 @@ from leadline.core.config import check, in_range
 class DataOptions:
     """What to load and how to split it.
 
-    - `data`: the name of a known data set (`list_datasets()`) or the path of a folder of images.
-    - `image_size`: side of the square images in pixels; None chooses it from the data.
-    - `val_fraction`: share of the training images that is held out for validation, where the
-      source brings no validation split of its own.
-    - `test_fraction`: share of all images that is held out for the test, where the source brings
-      no test split of its own.
-
     >>> DataOptions(data="digits").val_fraction
     0.1
     """
 
     data: str
+    """a known data set (see leadline list) or the path of a folder of images"""
     image_size: int | None = None
+    """side of the square images in pixels; None chooses it from the data"""
     val_fraction: float = 0.1
+    """share of the training images held out for validation, where the source has no such split"""
     test_fraction: float = 0.2
+    """share of all images held out for the test, where the source has no such split"""
 
     def __post_init__(self) -> None:
         check(

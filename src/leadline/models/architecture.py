@@ -23,25 +23,32 @@ from leadline.nn.norms import NormName
 class Architecture:
     """A model's name and the choices made for it; None leaves a choice to the family.
 
-    `depth` and `width` count in the family's own unit (see `describe_model`). `dropout` is the
-    probability to zero a feature before the head (in the MLP after every hidden layer) and
-    `drop_path_rate` that to leave out the last residual branch in training. Raises ConfigError
-    with every value that is out of range.
+    Raises ConfigError with every value that is out of range.
 
     >>> Architecture(model="resnet20", norm="group").norm
     'group'
     """
 
     model: str = "convnet"
+    """its name: mlp, convnet, resnet20 … (see leadline list)"""
     depth: int | None = None
+    """how deep, in the model's own unit (see leadline list)"""
     width: int | None = None
+    """how wide, in the model's own unit (see leadline list)"""
     norm: NormName | None = None
+    """normalisation; 'none' is a network without"""
     activation: ActivationName | None = None
+    """the nonlinearity"""
     init: InitName | None = None
+    """how the weights begin; 'default' is torch's own"""
     residual: bool | None = None
+    """whether paths lead around the layers"""
     preactivation: bool | None = None
+    """whether norm and activation come before the weights (ResNet v2)"""
     dropout: float = 0.0
+    """probability to zero a feature before the head; in the MLP after every hidden layer"""
     drop_path_rate: float = 0.0
+    """probability to leave out the last residual branch in training; earlier ones less"""
 
     def __post_init__(self) -> None:
         check(

@@ -43,22 +43,26 @@ USUAL_RATES = {"sgd": 0.1, "rmsprop": 1e-3, "adam": 1e-3, "adamw": 1e-3, "muon":
 class OptimizerOptions:
     """How the weights move.
 
-    `lr` is the peak rate that a schedule scales; `momentum` serves sgd, rmsprop and muon,
-    `nesterov` sgd and muon, `betas` adam, adamw and muon's AdamW part, `eps` all but sgd.
-    `weight_decay` spares norms and biases. The defaults are those for sgd with batch norm; adam,
-    adamw and rmsprop want an `lr` of about 1e-3, muon one of about 0.02.
+    The defaults are those for sgd with batch norm; `USUAL_RATES` has an `lr` for each optimizer.
 
     >>> OptimizerOptions(optimizer="adamw", lr=1e-3).momentum
     0.9
     """
 
     optimizer: OptimizerName = "sgd"
+    """which one"""
     lr: float = 0.1
+    """the peak learning rate, which the schedule scales"""
     momentum: float = 0.9
+    """of sgd, rmsprop and muon"""
     nesterov: bool = True
+    """look ahead along the momentum; sgd and muon"""
     betas: tuple[float, float] = (0.9, 0.999)
+    """memory of the running mean and mean square; adam, adamw, and muon where it is AdamW"""
     weight_decay: float = 5e-4
+    """pull towards zero; norms and biases are spared"""
     eps: float = 1e-8
+    """keeps the denominator from zero; all but sgd"""
 
     def __post_init__(self) -> None:
         names = get_args(OptimizerName)

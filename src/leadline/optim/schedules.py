@@ -39,19 +39,20 @@ ONE_CYCLE_START = 1 / 25
 class ScheduleOptions:
     """How the learning rate changes over a training; every length is a fraction of all steps.
 
-    `warmup` is the rising part (for one_cycle the first half-cycle: 0.3 is the classic choice);
-    `lr_min` is where cosine, linear and one_cycle end, as a fraction of the peak; at each of
-    `step_milestones` the step schedule multiplies the rate by `step_gamma`.
-
     >>> ScheduleOptions(schedule="linear", warmup=0.2).lr_min
     0.0
     """
 
     schedule: ScheduleName = "cosine"
+    """which shape"""
     warmup: float = 0.05
+    """length of the rising part; for one_cycle 0.3 is the classic choice"""
     lr_min: float = 0.0
+    """where cosine, linear and one_cycle end, as a fraction of the peak"""
     step_milestones: tuple[float, ...] = (0.5, 0.75)
+    """where the step schedule lowers the rate"""
     step_gamma: float = 0.1
+    """by which factor it does so"""
 
     def __post_init__(self) -> None:
         names = get_args(ScheduleName)

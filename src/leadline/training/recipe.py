@@ -19,14 +19,12 @@ from leadline.optim.schedules import ScheduleOptions
 
 @dataclass(frozen=True, kw_only=True)
 class Regularisation:
-    """What keeps a network from learning its training set by heart, beside weight decay.
-
-    `label_smoothing` moves that share of the probability to the other classes; `ema_decay` is the
-    memory of the running average of the weights that is evaluated and kept (0 = none).
-    """
+    """What keeps a network from learning its training set by heart, beside weight decay."""
 
     label_smoothing: float = 0.0
+    """share of the probability that is spread over all classes"""
     ema_decay: float = 0.0
+    """memory of the running average of the weights that is evaluated and kept; 0: no average"""
 
     def __post_init__(self) -> None:
         check(
@@ -40,18 +38,21 @@ class Regularisation:
 class Budget:
     """How long to train, and how the examples are cut into steps.
 
-    One optimizer step sees `batch_size * accumulate` examples. `minutes` lowers `epochs`, once and
-    before the first step, to what this machine trains in that time; `patience` stops after that
-    many epochs without a better validation accuracy and keeps the best weights (0 = never).
-    `clip_grad` bounds the norm of the whole gradient (0 = not).
+    One optimizer step sees `batch_size * accumulate` examples.
     """
 
     epochs: int = 10
+    """passes over the training examples"""
     batch_size: int = 128
+    """examples that are computed at once"""
     accumulate: int = 1
+    """batches whose gradients make one optimizer step"""
     minutes: float | None = None
+    """lowers the epochs, before the first step, to what this machine trains in that time"""
     patience: int = 0
+    """epochs without a better validation after which to stop, keeping the best weights; 0: never"""
     clip_grad: float = 0.0
+    """bound on the norm of the whole gradient; 0: none"""
 
     def __post_init__(self) -> None:
         check(
@@ -76,14 +77,23 @@ class Recipe:
     """
 
     data: DataOptions
+    """What to learn from, and how it is split."""
     model: Architecture = field(default_factory=Architecture)
+    """The network; None leaves a choice to the model's family."""
     task: Literal["classification"] = "classification"
+    """what 'right' means"""
     optimizer: OptimizerOptions = field(default_factory=OptimizerOptions)
+    """How the weights move."""
     schedule: ScheduleOptions = field(default_factory=ScheduleOptions)
+    """How the learning rate changes; every length is a fraction of all steps."""
     regularisation: Regularisation = field(default_factory=Regularisation)
+    """What keeps the network from learning its training set by heart."""
     augmentation: Augmentation = field(default_factory=Augmentation)
+    """How training images are varied; 0 is off."""
     budget: Budget = field(default_factory=Budget)
+    """How long to train; one optimizer step sees batch-size × accumulate examples."""
     seed: int = 0
+    """where all chance begins; the same seed gives the same weights"""
 
     def __post_init__(self) -> None:
         check(self, in_range("seed", self.seed, 0, 2**63 - 1))
