@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from pathlib import Path
 
 import pytest
 
@@ -26,5 +27,5 @@ def test_the_second_interrupt_quits_at_once() -> None:
 
 
 def test_exit_codes_follow_the_shell() -> None:
-    assert Stopped(signal.SIGTERM).exit_code == 143
-    assert Stopped(signal.SIGINT).exit_code == 130
+    assert Stopped(signal.SIGTERM, folder=Path()).exit_code == 143
+    assert Stopped(signal.SIGINT, folder=Path()).exit_code == 130

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 from leadline.cli.options import parse
 from leadline.data.load import list_datasets
-from leadline.models.create import list_models
+from leadline.models.create import describe_model, list_models
 from leadline.recipes.catalogue import RECIPES
 
 
 @dataclass(frozen=True, kw_only=True)
 class ListOptions:
-    """leadline list takes no options."""
+    """leadline list takes no options of its own."""
 
 
 def run(words: list[str], *, as_json: bool) -> int:
@@ -34,7 +34,8 @@ def run(words: list[str], *, as_json: bool) -> int:
     for name, entry in RECIPES.items():
         print(f"  {name:<16}{entry.caption}")
     print("models (--model NAME)")
-    print(f"  {', '.join(list_models())}")
+    for name in list_models():
+        print(f"  {name:<16}{describe_model(name)}")
     print("data sets (--data NAME, or a path to a folder with a class per sub-folder)")
     print(f"  {', '.join(list_datasets())}")
     return 0

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import sys
 from collections.abc import Sequence
 
@@ -44,6 +45,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     sys.exit(run(list(sys.argv[1:] if arguments is None else arguments)))
 
 
+def _yield_idle_cores() -> None:
+    """Let torch's threads sleep, not spin, while they wait for each other.
+
+    OpenMP reads this when torch is imported. On a machine that other processes use too, a thread
+    that spins keeps the one it waits for off its core; see the log of 2026-11-21 for the figures.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
 def run(arguments: list[str]) -> int:
     """Run the command line; the exit code."""
     if not arguments or arguments[0] in ("-h", "--help", "help"):
@@ -54,6 +64,7 @@ def run(arguments: list[str]) -> int:
         return 0
     verb, rest = arguments[0], arguments[1:]
     as_json = "--json" in rest
+    _yield_idle_cores()
     try:
         if verb not in VERBS:
             raise ConfigError(
@@ -63,28 +74,40 @@ def run(arguments: list[str]) -> int:
             )
         module = importlib.import_module(f"leadline.cli.{verb}")
         code: int = module.run([word for word in rest if word != "--json"], as_json=as_json)
+        sys.stdout.flush()
     except LeadlineError as error:
-        return _failed(error, as_json=as_json)
+        print(f"error: {type(error).__name__}\n{error}", file=sys.stderr)
+        return _failed(error, code=2 if isinstance(error, ConfigError) else 1, as_json=as_json)
+    except SystemExit as stop:  # the options: help was asked for, or stderr says what is wrong
+        if stop.code in (0, None):
+            return 0
+        return _failed(_wrong_options(verb, rest), code=2, as_json=as_json)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
-        return 130
-    except BrokenPipeError:
+        return _failed(_interrupted(), code=130, as_json=as_json)
+    except BrokenPipeError:  # whoever read the output went away; nobody is left to tell
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     return code
 
 
-def _failed(error: LeadlineError, *, as_json: bool) -> int:
-    print(f"error: {type(error).__name__}\n{error}", file=sys.stderr)
+def _failed(error: LeadlineError, *, code: int, as_json: bool) -> int:
+    """The exit code, after the one object that `--json` promises."""
     if as_json:
-        kind = type(error).__name__
-        print(
-            json.dumps(
-                {
-                    "error": kind,
-                    "expected": error.expected,
-                    "received": error.received,
-                    "remedy": error.remedy,
-                }
-            )
-        )
-    return 2 if isinstance(error, ConfigError) else 1
+        facts = {"expected": error.expected, "received": error.received, "remedy": error.remedy}
+        print(json.dumps({"error": type(error).__name__, **facts}))
+    return code
+
+
+def _wrong_options(verb: str, words: list[str]) -> ConfigError:
+    return ConfigError(
+        expected=f"the options of leadline {verb}",
+        received=" ".join(words),
+        remedy=f"see stderr, and leadline {verb} --help",
+    )
+
+
+def _interrupted() -> LeadlineError:
+    return LeadlineError(
+        expected="to be let finish", received="an interrupt", remedy="start it again"
+    )

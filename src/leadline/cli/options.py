@@ -8,6 +8,8 @@ import tyro
 
 Options = TypeVar("Options")
 
+JSON_NOTE = "With --json, the last line on standard output is one JSON object."
+
 
 def parse(
     cls: type[Options],
@@ -17,12 +19,12 @@ def parse(
     caption: str,
     default: Options | None = None,
 ) -> Options:
-    """The options of a verb; a wrong one is explained on stderr and exits with 2."""
+    """The options of a verb; SystemExit after the help (0) or an explanation on stderr (2)."""
     return tyro.cli(
         cls,
         args=words,
         prog=f"leadline {verb}",
-        description=caption,
+        description=f"{caption.strip()}\n\n{JSON_NOTE}",
         default=tyro.MISSING_NONPROP if default is None else default,
         config=(tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes),
     )

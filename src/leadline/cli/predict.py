@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import tyro
 
 from leadline.cli.options import parse
+from leadline.core.config import check, in_range
 from leadline.training.predict import open_model, predict_files
 
 
@@ -16,12 +18,19 @@ from leadline.training.predict import open_model, predict_files
 class PredictOptions:
     """The words after `leadline predict`."""
 
-    run: tyro.conf.Positional[Path]
+    run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
     """a run folder, or a model.safetensors"""
-    images: tyro.conf.Positional[tuple[Path, ...]]
+    images: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="IMAGE...")]
     """image files, or folders of them"""
     top: int = 3
-    """how many classes to name for each image"""
+    """how many classes to name for each image, the likeliest first"""
+
+    def __post_init__(self) -> None:
+        check(
+            self,
+            None if self.images else "images: name at least one image or folder, received none",
+            in_range("top", self.top, 1),
+        )
 
 
 def run(words: list[str], *, as_json: bool) -> int:

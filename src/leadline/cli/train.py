@@ -1,21 +1,23 @@
 """leadline train NAME|PATH: train a network, leaving a run folder with model and report.
 
-NAME is a recipe (see leadline list); PATH a folder of images with a class per sub-folder. Every
-option changes one value of the recipe; --resume RUN goes on with an interrupted run.
+NAME is a recipe (see leadline list); PATH a folder of images with a sub-folder for each class, for
+which a recipe is chosen. Every option below changes one value of that recipe, --epochs 5 say.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
 from leadline.cli.options import parse
-from leadline.core.config import from_json
+from leadline.core.config import check, from_json, in_range
+from leadline.core.devices import choose_device
 from leadline.core.errors import ConfigError
 from leadline.data.options import DataOptions
 from leadline.optim.optimizers import USUAL_RATES
@@ -33,21 +35,25 @@ from leadline.training.train import SAVE_INTERVAL
 class TrainOptions:
     """The words after `leadline train`."""
 
-    what: tyro.conf.Positional[str] = ""
-    """a recipe's name, a recipe.json, or a path to data"""
+    what: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="NAME|PATH")] = ""
+    """a recipe's name, a path to data, or a recipe.json"""
     recipe: Recipe = dataclasses.field(
         default_factory=lambda: Recipe(data=DataOptions(data="digits"))
     )
-    resume: Path | None = None
-    """the folder of an interrupted run to go on with"""
+    """Values of the recipe; the defaults shown are those of the recipe that is named."""
+    resume: Annotated[Path | None, tyro.conf.arg(metavar="RUN")] = None
+    """go on with an interrupted run, by its folder; recipe and execution are the run's own"""
     runs: Path = Path("runs")
     """the folder that new runs go into"""
     device: str = "auto"
-    """auto, cpu, cuda, cuda:1, mps"""
+    """where to compute: auto (the fastest kind there is), cpu, cuda, cuda:1, mps"""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """auto measures which execution is fastest; the others fix it (float32: the plain one)"""
+    """auto measures which execution is fastest; float32 is the plain one"""
     save_interval: float = SAVE_INTERVAL
-    """seconds between two checkpoints, at most"""
+    """seconds between two checkpoints, at most: what a power failure can cost"""
+
+    def __post_init__(self) -> None:
+        check(self, in_range("save_interval", self.save_interval, 0))
 
 
 def run(words: list[str], *, as_json: bool) -> int:
@@ -56,7 +62,10 @@ def run(words: list[str], *, as_json: bool) -> int:
     try:
         finished = _train(words, terminal=terminal)
     except Stopped as stopped:
-        terminal.stopped(stopped.number)
+        folder = shlex.quote(str(stopped.folder))
+        terminal.stopped(stopped.number, run=folder)
+        if as_json:
+            print(json.dumps(_stopped(stopped, folder)))
         return stopped.exit_code
     if as_json:
         print(json.dumps(summary(finished)))
@@ -76,68 +85,110 @@ def summary(run: Run) -> dict[str, Any]:
     }
 
 
+def _stopped(stopped: Stopped, folder: str) -> dict[str, str]:
+    return {
+        "error": "Stopped",
+        "expected": "the training to go on to its end",
+        "received": str(stopped),
+        "remedy": f"it is saved; go on with leadline train --resume {folder}",
+    }
+
+
 def _train(words: list[str], *, terminal: Terminal) -> Run:
-    default = TrainOptions()
-    what = words[0] if words and not words[0].startswith("-") else ""
-    if what and not is_path(what):
-        default = dataclasses.replace(default, recipe=find_recipe(what))
-    elif what.endswith(".json"):
-        default = dataclasses.replace(default, recipe=_read_recipe(Path(what)))
-    elif what:
-        default = dataclasses.replace(default, recipe=Recipe(data=DataOptions(data=what)))
+    what = _what(words)
+    default = dataclasses.replace(TrainOptions(), recipe=_recipe(what))
     options = _parse(words, default)
     if options.resume is not None:
+        _refuse_beside_resume(words, options)
         return resume(options.resume, terminal=terminal, save_interval=options.save_interval)
-    if not options.what:
+    if not what:
         raise ConfigError(
-            expected="a recipe's name, a recipe.json, a path to data, or --resume RUN",
+            expected="a recipe's name, a path to data, a recipe.json, or --resume RUN",
             received="nothing",
             remedy="try: leadline train digits",
         )
-    if what == options.what and is_path(what) and not what.endswith(".json"):
+    execution = _fixed_execution(options)
+    if _is_data(what):
         prepared = prepare_path(options.recipe.data)
-        options = _parse(words, dataclasses.replace(default, recipe=prepared.recipe))
-        prepared = dataclasses.replace(prepared, recipe=options.recipe)
+        default = dataclasses.replace(default, recipe=prepared.recipe)
+        options = _parse(words, default)
+        reason = prepared.reason
     else:
         prepared = prepare(options.recipe)
-        prepared = dataclasses.replace(prepared, reason=_reason(options.recipe, what))
+        reason = f"{default.recipe.model.model}, as the recipe {what!r} says"
+    model = options.recipe.model.model
+    if model != default.recipe.model.model:
+        reason = f"{model}, as --model says"
     return train_prepared(
-        prepared,
+        dataclasses.replace(prepared, recipe=options.recipe, reason=reason),
         root=options.runs,
         device=options.device,
-        execution=_fixed_execution(options),
+        execution=execution,
         save_interval=options.save_interval,
         terminal=terminal,
     )
+
+
+def _what(words: list[str]) -> str:
+    """What to train: the first word, or the one that is left when the options are read."""
+    if words and not words[0].startswith("-"):
+        return words[0]
+    return _parse(words, TrainOptions()).what
+
+
+def _is_data(what: str) -> bool:
+    return is_path(what) and not what.endswith(".json")
+
+
+def _recipe(what: str) -> Recipe:
+    """The recipe whose values the options change; for a path only its data are known so far."""
+    if not what or _is_data(what):
+        return Recipe(data=DataOptions(data=what or "digits"))
+    return _read_recipe(Path(what)) if what.endswith(".json") else find_recipe(what)
 
 
 def _parse(words: list[str], default: TrainOptions) -> TrainOptions:
     """The options; another optimizer than the recipe's gets its usual rate unless --lr is given."""
     options = parse(TrainOptions, words, verb="train", caption=__doc__ or "", default=default)
     chosen = options.recipe.optimizer
-    given = any(word.split("=")[0] == "--lr" for word in words)
-    if given or chosen.optimizer == default.recipe.optimizer.optimizer:
+    if "--lr" in _names(words) or chosen.optimizer == default.recipe.optimizer.optimizer:
         return options
     usual = dataclasses.replace(chosen, lr=USUAL_RATES[chosen.optimizer])
     return dataclasses.replace(options, recipe=dataclasses.replace(options.recipe, optimizer=usual))
+
+
+def _names(words: list[str]) -> list[str]:
+    """The names of the options among the words, as they are listed in the help."""
+    names = [word.partition("=")[0] for word in words if word.startswith("--")]
+    return [name.replace("_", "-") for name in names]
+
+
+def _refuse_beside_resume(words: list[str], options: TrainOptions) -> None:
+    """Nothing that is asked for is silently left out."""
+    beside = [name for name in _names(words) if name not in ("--resume", "--save-interval")]
+    beside += [options.what] if options.what else []
+    if beside:
+        raise ConfigError(
+            expected="--resume RUN alone: an interrupted run goes on exactly as it began",
+            received=f"{', '.join(beside)} beside it",
+            remedy="leave that out, or begin a new run: "
+            f"leadline train {options.resume}/recipe.json",
+        )
 
 
 def _read_recipe(path: Path) -> Recipe:
     if not path.is_file():
         raise ConfigError(
             expected="a recipe's JSON file",
-            received=f"{path}, which does not exist",
+            received=f"{path}, which {'is a folder' if path.is_dir() else 'does not exist'}",
             remedy="check the path; every run folder has a recipe.json",
         )
-    return from_json(Recipe, path.read_text(), source=str(path))
-
-
-def _reason(recipe: Recipe, what: str) -> str:
-    return f"{recipe.model.model}, as the recipe {what!r} says"
+    return from_json(Recipe, path.read_text(errors="replace"), source=str(path))
 
 
 def _fixed_execution(options: TrainOptions) -> Execution | None:
+    """The execution that was asked for; None to measure. A missing device is an error already."""
+    device = str(choose_device(options.device))
     if options.precision == "auto":
         return None
-    device = "cpu" if options.device == "auto" else options.device
     return Execution(device=device, precision=options.precision)

@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from rich.text import Text
+
 from leadline.core.config import to_plain
 from leadline.core.devices import choose_device
 from leadline.core.errors import ConfigError
@@ -21,6 +23,7 @@ from leadline.recipes.finish import finish_run
 from leadline.report.progress import ProgressReader
 from leadline.report.terminal import Terminal
 from leadline.training.build import build_setup
+from leadline.training.checkpoint import newest_checkpoint
 from leadline.training.execution import Execution
 from leadline.training.journal import Journal
 from leadline.training.recipe import Recipe
@@ -86,11 +89,12 @@ def train_prepared(
     save_interval: float = SAVE_INTERVAL,
 ) -> Run:
     """Train a prepared recipe into a new run folder under `root`."""
+    place = str(choose_device(device if execution is None else execution.device))
     _check_fits(prepared.recipe, prepared.dataset)
-    place = str(choose_device(device)) if execution is None else execution.device
     run = Run.create(prepared.recipe, root=root)
     with run.locked():
         training = _Training(run, prepared, terminal or Terminal(), save_interval)
+        training.terminal.say("run", str(run.folder))
         training.terminal.found(prepared.dataset, reason=prepared.reason)
         training.begin(place, execution=execution)
     return run
@@ -109,14 +113,17 @@ def resume(
             raise ConfigError(
                 expected="a run whose training did not end",
                 received=f"{run.folder}, which is finished",
-                remedy="start a new run with more --epochs; this one is complete",
+                remedy=f"begin a new one: leadline train {run.folder}/recipe.json --epochs N",
             )
         recipe = run.recipe
         prepared = Prepared(
-            recipe=recipe, dataset=load_dataset(recipe.data), reason=f"resuming {run.folder}"
+            recipe=recipe,
+            dataset=load_dataset(recipe.data),
+            reason=f"{recipe.model.model}, as the run began",
         )
         training = _Training(run, prepared, terminal or Terminal(), save_interval)
         training.terminal.found(prepared.dataset, reason=prepared.reason)
+        _say_where(run, training.terminal)
         begun = run.event("start")
         if begun is None:
             training.begin(str(choose_device("auto")), execution=None)
@@ -175,10 +182,26 @@ def _within_minutes(recipe: Recipe, dataset: Dataset, tuning: Tuning) -> Recipe:
     return recipe.with_epochs(max(1, min(recipe.budget.epochs, affordable)))
 
 
+def _say_where(run: Run, terminal: Terminal) -> None:
+    """Say from which step a run goes on; a damaged checkpoint is named on stderr in any case."""
+    found = newest_checkpoint(run.checkpoints)
+    for name in found.damaged if found else ():
+        text = f"damaged   {run.checkpoints / name}: passed over for the newest valid checkpoint"
+        terminal.errors.print(Text(text), soft_wrap=True)
+    if found is None:
+        terminal.say("run", f"{run.folder}, from its start: nothing was saved yet")
+    else:
+        step = found.state["counters"]["step"]
+        terminal.say("run", f"{run.folder}, from step {step} ({found.path.name})")
+
+
 def _check_fits(recipe: Recipe, dataset: Dataset) -> None:
+    """Find what is wrong with a recipe before a folder is made for its run."""
     if recipe.budget.batch_size > len(dataset.train):
         raise ConfigError(
             expected=f"a batch_size of at most the {len(dataset.train):,} training examples",
             received=f"batch_size {recipe.budget.batch_size:,}",
             remedy=f"use --batch-size {max(2, min(32, len(dataset.train)))} or less",
         )
+    setup = build_setup(recipe, dataset, device="cpu")
+    setup.optimizer(setup.model())

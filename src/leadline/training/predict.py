@@ -11,6 +11,8 @@ from leadline.data.folder import IMAGE_SUFFIXES, read_image
 from leadline.training.run import Run
 from leadline.training.trained import TrainedModel, load_model
 
+ENDINGS = ", ".join(IMAGE_SUFFIXES)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Prediction:
@@ -29,14 +31,18 @@ def open_model(place: Path) -> TrainedModel:
 def predict_files(
     trained: TrainedModel, paths: Iterable[Path], *, top: int = 3
 ) -> list[Prediction]:
-    """Predict image files and the images in folders; an unreadable one is named, not fatal."""
+    """Predict image files and those in folders; what cannot be read is named, not fatal."""
     channels, size, _ = trained.description.shape
     predictions = []
     for path in _images(paths):
+        if path.is_dir():
+            predictions.append(Prediction(path=path, error=f"no picture ({ENDINGS}) in it"))
+            continue
         try:
             image = read_image(path, channels=channels, size=size)
         except DataError as error:
-            predictions.append(Prediction(path=path, error=error.received))
+            reason = error.received.removeprefix(f"{path}: ")
+            predictions.append(Prediction(path=path, error=reason))
             continue
         shares = trained.probabilities(image.unsqueeze(0))[0]
         best = shares.topk(min(top, len(shares)))
@@ -47,8 +53,10 @@ def predict_files(
 
 
 def _images(paths: Iterable[Path]) -> Iterable[Path]:
+    """The files given and those in the folders given; a folder without one stands for itself."""
     for path in paths:
         if path.is_dir():
-            yield from sorted(p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
+            found = sorted(p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
+            yield from found or [path]
         else:
             yield path

@@ -27,7 +27,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from leadline.core.config import from_json, to_json
-from leadline.core.errors import RunError, RunLockedError
+from leadline.core.errors import FileError, RunError, RunLockedError
 from leadline.core.files import make_folder, write_atomic
 from leadline.training.journal import read_journal
 from leadline.training.recipe import Recipe
@@ -51,6 +51,8 @@ class Run:
                 folder.mkdir()
             except FileExistsError:
                 continue
+            except OSError as error:
+                raise _not_writable(folder, error) from error
             run = cls(folder)
             make_folder(run.checkpoints)
             run.write_recipe(recipe)
@@ -99,7 +101,7 @@ class Run:
     def recipe(self) -> Recipe:
         """What was trained."""
         path = self.folder / "recipe.json"
-        return from_json(Recipe, path.read_text(), source=str(path))
+        return from_json(Recipe, path.read_text(errors="replace"), source=str(path))
 
     def write_recipe(self, recipe: Recipe) -> None:
         """Replace the recipe: done once more when a time budget has set the epochs."""
@@ -136,7 +138,10 @@ class Run:
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         """Hold the run for writing; a second writer is refused."""
-        descriptor = os.open(self.folder / ".lock", os.O_RDWR | os.O_CREAT)
+        try:
+            descriptor = os.open(self.folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            raise _not_writable(self.folder, error) from error
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -150,3 +155,11 @@ class Run:
             yield
         finally:
             os.close(descriptor)
+
+
+def _not_writable(folder: Path, error: OSError) -> FileError:
+    return FileError(
+        expected=f"to write into {folder}",
+        received=f"{error.strerror or error} ({type(error).__name__})",
+        remedy="make the folder writable and free some space, or choose another",
+    )

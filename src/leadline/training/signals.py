@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import signal
 import threading
+from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
 
 
 class Stopped(BaseException):
-    """The training was asked to stop, and has saved; carries the signal's number."""
+    """The training was asked to stop, and has saved; carries the signal's number and the run."""
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, number: int, *, folder: Path) -> None:
         super().__init__(signal.Signals(number).name)
         self.number = number
+        self.folder = folder
 
     @property
     def exit_code(self) -> int:

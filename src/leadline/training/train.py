@@ -76,7 +76,7 @@ def train_setup(
                     saver.save(state)
                 if requests.number is not None:
                     journal.event("stopped", step=step.index, signal=requests.number)
-                    raise Stopped(requests.number)
+                    raise Stopped(requests.number, folder=run.folder)
             journal.flush()
             saver.save(state)
     finally:
