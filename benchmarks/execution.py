@@ -39,8 +39,8 @@ def main() -> None:
     ratios = [slow / fast for slow, fast in zip(*(c.seconds[1:] for c in pair), strict=True)]
     low, middle, high = statistics.quantiles(ratios, n=4)
     print(
-        f"{options.recipe}, batch {len(batch[0])}: {tuned.describe()} is {middle:.2f} times as fast "
-        f"as {plain.describe()} (quartiles {low:.2f} to {high:.2f}, n = {len(ratios)})"
+        f"{options.recipe}, batch {len(batch[0])}: {tuned.describe()} takes a step {middle:.2f} "
+        f"times as fast as {plain.describe()} (quartiles {low:.2f} to {high:.2f}, n = {len(ratios)})"
     )
 
 

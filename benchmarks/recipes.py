@@ -13,6 +13,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from pathlib import Path
+
+from leadline.training.journal import read_journal
 
 
 def main() -> None:
@@ -35,22 +38,35 @@ def main() -> None:
 
 
 def measure(what: str, seed: int, runs: str, options: list[str]) -> dict:
-    """One run by the command line; its JSON line."""
+    """One run by the command line; its JSON line, with the seconds to its first step."""
     command = [sys.executable, "-m", "leadline", "train", what, "--seed", str(seed)]
+    known = set(Path(runs).glob("*"))
     begun = time.perf_counter()
-    done = subprocess.run(
-        [*command, "--runs", runs, "--json", *options],
-        stdout=subprocess.PIPE,
-        text=True,
-        check=True,
+    process = subprocess.Popen(
+        [*command, "--runs", runs, "--json", *options], stdout=subprocess.PIPE, text=True
     )
-    row = json.loads(done.stdout.splitlines()[-1])
+    first = wait_for_first_step(process, Path(runs), known) - begun
+    output, _ = process.communicate()
+    if process.returncode:
+        sys.exit(f"seed {seed} failed with exit code {process.returncode}: {output}")
+    row = json.loads(output.splitlines()[-1])
     print(
         f"seed {seed}: {100 * row['metrics']['accuracy']:.2f} %, training {row['seconds']:.1f} s, "
-        f"whole command {time.perf_counter() - begun:.1f} s, {row['steps']} steps, {row['run']}",
+        f"whole command {time.perf_counter() - begun:.1f} s, first step after {first:.1f} s, "
+        f"{row['steps']} steps, {row['run']}",
         flush=True,
     )
     return row
+
+
+def wait_for_first_step(process: subprocess.Popen, runs: Path, known: set[Path]) -> float:
+    """The time when the new run's journal first held a step (up to a second after the step)."""
+    while process.poll() is None:
+        for run in set(runs.glob("*")) - known:
+            if any(row["event"] == "step" for row in read_journal(run / "journal.jsonl")):
+                return time.perf_counter()
+        time.sleep(0.1)
+    return time.perf_counter()
 
 
 if __name__ == "__main__":

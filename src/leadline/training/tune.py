@@ -41,7 +41,7 @@ STEADY = 2.0
 AGREEMENT = 0.05
 """Relative difference of the first losses that bfloat16's 8 bits of mantissa can explain."""
 
-EXAMPLES = 256
+EXAMPLES = 128
 """Examples per timed step, at most: enough to fill the cores, few enough to take seconds."""
 
 
