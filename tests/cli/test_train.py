@@ -17,6 +17,7 @@ from sklearn.datasets import load_digits
 
 from leadline.cli import train as verb
 from leadline.core.config import to_json
+from leadline.models.architecture import Architecture
 from leadline.optim.optimizers import USUAL_RATES
 from leadline.recipes.catalogue import RECIPES
 from leadline.training.journal import Journal
@@ -124,6 +125,13 @@ def test_another_optimizer_brings_its_usual_rate_unless_one_is_given(
 ) -> None:
     assert leadline("train", "digits", *quick, *words, "--model", "mlp").code == 0
     assert Run.open("runs/digits-001").recipe.optimizer.lr == rate
+
+
+def test_another_model_brings_its_own_depth_and_width(leadline: Any) -> None:
+    words = ("--model", "resnet20", "--width", "4", "--image-size", "8")
+    said = leadline("train", "digits", "--epochs", "1", "--precision", "float32", *words)
+    assert said.code == 0, said.err
+    assert Run.open("runs/digits-001").recipe.model == Architecture(model="resnet20", width=4)
 
 
 def test_another_model_than_the_recipes_is_not_said_to_be_the_recipes(

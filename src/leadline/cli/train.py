@@ -20,6 +20,7 @@ from leadline.core.config import check, from_json, in_range
 from leadline.core.devices import choose_device
 from leadline.core.errors import ConfigError
 from leadline.data.options import DataOptions
+from leadline.models.architecture import Architecture
 from leadline.optim.optimizers import USUAL_RATES
 from leadline.recipes.catalogue import find_recipe, is_path
 from leadline.recipes.train import prepare, prepare_path, resume, train_prepared
@@ -148,13 +149,24 @@ def _recipe(what: str) -> Recipe:
 
 
 def _parse(words: list[str], default: TrainOptions) -> TrainOptions:
-    """The options; another optimizer than the recipe's gets its usual rate unless --lr is given."""
+    """The options; another model or optimizer than the recipe's comes with its own defaults."""
     options = parse(TrainOptions, words, verb="train", caption=__doc__ or "", default=default)
-    chosen = options.recipe.optimizer
-    if "--lr" in _names(words) or chosen.optimizer == default.recipe.optimizer.optimizer:
+    fitting = dataclasses.replace(default, recipe=_fitting(default.recipe, options.recipe))
+    if fitting == default:
         return options
-    usual = dataclasses.replace(chosen, lr=USUAL_RATES[chosen.optimizer])
-    return dataclasses.replace(options, recipe=dataclasses.replace(options.recipe, optimizer=usual))
+    return parse(TrainOptions, words, verb="train", caption=__doc__ or "", default=fitting)
+
+
+def _fitting(recipe: Recipe, chosen: Recipe) -> Recipe:
+    """The recipe without what it says about another model or optimizer than the chosen one."""
+    if chosen.model.model != recipe.model.model:
+        recipe = dataclasses.replace(recipe, model=Architecture(model=chosen.model.model))
+    name = chosen.optimizer.optimizer
+    if name != recipe.optimizer.optimizer:
+        rate = USUAL_RATES[name]
+        optimizer = dataclasses.replace(recipe.optimizer, optimizer=name, lr=rate)
+        recipe = dataclasses.replace(recipe, optimizer=optimizer)
+    return recipe
 
 
 def _names(words: list[str]) -> list[str]:
