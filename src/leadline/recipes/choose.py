@@ -50,7 +50,9 @@ def choose_recipe(dataset: Dataset, options: DataOptions) -> Choice:
         optimizer=OptimizerOptions(optimizer="sgd", lr=0.2 * batch_size / 256, weight_decay=5e-4),
         schedule=ScheduleOptions(schedule="linear", warmup=0.2),
         regularisation=Regularisation(label_smoothing=0.1),
-        augmentation=Augmentation(flip=True, crop=max(1, size // 8), cutout=size // 4),
+        augmentation=Augmentation(
+            flip=True, crop=min(max(1, size // 8), size - 1), cutout=size // 4
+        ),
         budget=Budget(epochs=epochs, batch_size=batch_size, minutes=DEFAULT_MINUTES),
     )
     kind = "grey" if channels == 1 else "colour"
