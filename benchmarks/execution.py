@@ -28,7 +28,7 @@ def main() -> None:
     options = parser.parse_args()
     recipe = find_recipe(options.recipe)
     device = str(choose_device())
-    setup = build_setup(recipe, load_dataset(recipe.data), device=device)
+    setup = build_setup(recipe, load_dataset(recipe.data, seed=recipe.seed), device=device)
     batch = next(iter(setup.batches))
     tuned = tune(setup, device=device).execution
     plain = Execution(device=device, threads=torch.get_num_threads() if device == "cpu" else None)

@@ -110,7 +110,7 @@ def _train(words: list[str], *, terminal: Terminal) -> Run:
         )
     execution = _fixed_execution(options)
     if _is_data(what):
-        prepared = prepare_path(options.recipe.data)
+        prepared = prepare_path(options.recipe.data, seed=options.recipe.seed)
         default = dataclasses.replace(default, recipe=prepared.recipe)
         options = _parse(words, default)
         reason = prepared.reason
@@ -143,6 +143,12 @@ def _is_data(what: str) -> bool:
 
 def _recipe(what: str) -> Recipe:
     """The recipe whose values the options change; for a path only its data are known so far."""
+    if what and (Path(what) / "recipe.json").is_file():
+        raise ConfigError(
+            expected="a recipe's name, a path to data, or a recipe.json",
+            received=f"{what}, which is the folder of a run",
+            remedy=f"go on with it: --resume {what}; or train it anew: {what}/recipe.json",
+        )
     if not what or _is_data(what):
         return Recipe(data=DataOptions(data=what or "digits"))
     return _read_recipe(Path(what)) if what.endswith(".json") else find_recipe(what)

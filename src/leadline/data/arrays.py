@@ -30,6 +30,7 @@ def from_arrays(
     *,
     val_fraction: float = 0.1,
     test_fraction: float = 0.2,
+    seed: int = 0,
     class_names: Sequence[str] | None = None,
     name: str = "arrays",
 ) -> Dataset:
@@ -72,6 +73,7 @@ def from_arrays(
         class_names=names,
         val_fraction=val_fraction,
         test_fraction=test_fraction,
+        seed=seed,
         notes=(found,),
     )
 

@@ -21,9 +21,10 @@ def assemble(
     class_names: Sequence[str],
     val_fraction: float,
     test_fraction: float,
+    seed: int = 0,
     notes: Sequence[str] = (),
 ) -> Dataset:
-    """Make a Dataset called `name`; `val` and `test` are split off `train` where None.
+    """Make a Dataset called `name`; `val` and `test` are split off `train`, by `seed`, where None.
 
     Raises `DataError` when there is one class only, or too little to hold anything out.
     """
@@ -37,7 +38,7 @@ def assemble(
         )
     rules = []
     if test is None:
-        split = stratified_split(train.targets, fraction=test_fraction)
+        split = stratified_split(train.targets, fraction=test_fraction, seed=seed)
         if len(split.held_out) == 0:
             raise _too_few(name, train)
         train, test = train.subset(split.kept), train.subset(split.held_out)
@@ -45,7 +46,7 @@ def assemble(
     else:
         rules.append(f"test {len(test):,} (as given)")
     if val is None:
-        split = stratified_split(train.targets, fraction=val_fraction)
+        split = stratified_split(train.targets, fraction=val_fraction, seed=seed)
         if len(split.held_out) == 0:
             raise _too_few(name, train)
         train, val = train.subset(split.kept), train.subset(split.held_out)

@@ -50,7 +50,12 @@ class Shape:
 
 
 def load_folder(
-    folder: Path, *, options: DataOptions, threads: int | None = None, memory: int | None = None
+    folder: Path,
+    *,
+    options: DataOptions,
+    seed: int = 0,
+    threads: int | None = None,
+    memory: int | None = None,
 ) -> Dataset:
     """The pictures below `folder` as a Dataset; `memory` is how many bytes they may fill.
 
@@ -94,6 +99,7 @@ def load_folder(
         class_names=names,
         val_fraction=options.val_fraction,
         test_fraction=options.test_fraction,
+        seed=seed,
         notes=notes,
     )
 

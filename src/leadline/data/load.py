@@ -72,11 +72,12 @@ def list_datasets() -> tuple[str, ...]:
     return tuple(sorted(SOURCES))
 
 
-def load_dataset(options: DataOptions) -> Dataset:
+def load_dataset(options: DataOptions, *, seed: int = 0) -> Dataset:
     """Load the data set that `options.data` names, or the folder of images at that path.
 
-    The same options give the same split on every machine and for every training seed. A known
-    name wins over a folder of that name: write `./digits` for the folder.
+    `seed` chooses what is held out where the source does not say; the same options and seed give
+    the same split on every machine. A known name wins over a folder of that name: write
+    `./digits` for the folder.
 
     Raises `UnknownNameError` for a name that is neither, `DataError` for what is wrong with it.
 
@@ -85,10 +86,10 @@ def load_dataset(options: DataOptions) -> Dataset:
     ((1, 8, 8), 10, 1293, 145, 359)
     """
     if options.data in SOURCES:
-        return SOURCES[options.data](options)
+        return SOURCES[options.data](options, seed)
     path = Path(options.data).expanduser()
     if path.exists():
-        return load_folder(path, options=options)
+        return load_folder(path, options=options, seed=seed)
     if "/" in options.data or "\\" in options.data or options.data.startswith((".", "~")):
         raise DataError(
             expected=f"a folder of images at {options.data}",
@@ -114,13 +115,13 @@ def _nearest(path: Path) -> str:
     return "nothing there"
 
 
-def _load_digits(options: DataOptions) -> Dataset:
+def _load_digits(options: DataOptions, seed: int) -> Dataset:
     # Importing scikit-learn takes a second: only those who ask for its digits wait for it.
     found = importlib.import_module("sklearn.datasets").load_digits()
     images = torch.from_numpy(np.round(found.images * (255 / 16)).astype(np.uint8))[:, None]
     targets = torch.from_numpy(found.target.astype(np.int64))
     whole = ArrayExamples(_resized(images, options.image_size), targets)
-    split = stratified_split(targets, fraction=DIGITS_TEST_FRACTION)
+    split = stratified_split(targets, fraction=DIGITS_TEST_FRACTION, seed=seed)
     return assemble(
         "digits",
         whole.subset(split.kept),
@@ -128,19 +129,22 @@ def _load_digits(options: DataOptions) -> Dataset:
         class_names=DIGIT_CLASSES,
         val_fraction=options.val_fraction,
         test_fraction=DIGITS_TEST_FRACTION,
+        seed=seed,
         notes=(
             f"found {len(images):,} grey pictures 8x8 in 10 classes (scikit-learn's digits); "
-            f"a fixed, stratified {DIGITS_TEST_FRACTION:.0%} of them are the test set",
+            f"a stratified {DIGITS_TEST_FRACTION:.0%} of them, drawn by the seed, are the test set",
         ),
     )
 
 
-def _load_mnist(options: DataOptions) -> Dataset:
-    return _load_idx("mnist", MNIST_ADDRESS, MNIST_DIGESTS, DIGIT_CLASSES, options)
+def _load_mnist(options: DataOptions, seed: int) -> Dataset:
+    return _load_idx("mnist", MNIST_ADDRESS, MNIST_DIGESTS, DIGIT_CLASSES, options, seed)
 
 
-def _load_fashion_mnist(options: DataOptions) -> Dataset:
-    return _load_idx("fashion_mnist", FASHION_ADDRESS, FASHION_DIGESTS, FASHION_CLASSES, options)
+def _load_fashion_mnist(options: DataOptions, seed: int) -> Dataset:
+    return _load_idx(
+        "fashion_mnist", FASHION_ADDRESS, FASHION_DIGESTS, FASHION_CLASSES, options, seed
+    )
 
 
 def _load_idx(
@@ -149,6 +153,7 @@ def _load_idx(
     digests: dict[str, str],
     class_names: tuple[str, ...],
     options: DataOptions,
+    seed: int,
 ) -> Dataset:
     files = {
         part: RemoteFile(
@@ -175,6 +180,7 @@ def _load_idx(
         class_names=class_names,
         val_fraction=options.val_fraction,
         test_fraction=options.test_fraction,
+        seed=seed,
         notes=(
             f"found {len(examples['train']) + len(examples['test']):,} grey pictures "
             f"{height}x{width} in {len(class_names)} classes",
@@ -195,7 +201,7 @@ def _idx_examples(
     return ArrayExamples(_resized(images[:, None], options.image_size), labels.to(torch.int64))
 
 
-def _load_cifar10(options: DataOptions) -> Dataset:
+def _load_cifar10(options: DataOptions, seed: int) -> Dataset:
     path = fetch_files("cifar10", (CIFAR10_FILE,))[CIFAR10_FILE.name]
     parts = read_cifar10(path)
     train, test = (
@@ -209,6 +215,7 @@ def _load_cifar10(options: DataOptions) -> Dataset:
         class_names=CIFAR10_CLASSES,
         val_fraction=options.val_fraction,
         test_fraction=options.test_fraction,
+        seed=seed,
         notes=(f"found {len(train) + len(test):,} RGB pictures 32x32 in 10 classes",),
     )
 
@@ -224,7 +231,7 @@ def _resized(images: Tensor, size: int | None) -> Tensor:
     return torch.cat(parts)
 
 
-SOURCES: dict[str, Callable[[DataOptions], Dataset]] = {
+SOURCES: dict[str, Callable[[DataOptions, int], Dataset]] = {
     "digits": _load_digits,
     "mnist": _load_mnist,
     "fashion_mnist": _load_fashion_mnist,

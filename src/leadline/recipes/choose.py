@@ -57,9 +57,9 @@ def choose_recipe(dataset: Dataset, options: DataOptions) -> Choice:
     )
     kind = "grey" if channels == 1 else "colour"
     bias = (
-        f"images of {size} pixels keep their resolution in a plain convolutional net"
+        f"images of {size} × {size} pixels keep their resolution in a plain convolutional net"
         if small
-        else f"images of {size} pixels are reduced early by a residual net"
+        else f"images of {size} × {size} pixels are reduced early by a residual net"
     )
     reason = (
         f"{examples:,} {kind} training images, {dataset.num_classes} classes: "

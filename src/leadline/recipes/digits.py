@@ -14,10 +14,10 @@ from leadline.training.recipe import Budget, Recipe, Regularisation
 
 RECIPE = Recipe(
     data=DataOptions(data="digits", val_fraction=0.1),
-    model=Architecture(model="convnet", width=32),
+    model=Architecture(model="convnet", depth=3, width=32, residual=True),
     optimizer=OptimizerOptions(optimizer="sgd", lr=0.1, weight_decay=5e-4),
     schedule=ScheduleOptions(schedule="cosine", warmup=0.1),
     regularisation=Regularisation(label_smoothing=0.1, ema_decay=0.99),
     augmentation=Augmentation(crop=1, rotation=10.0),
-    budget=Budget(epochs=40, batch_size=64),
+    budget=Budget(epochs=60, batch_size=64),
 )

@@ -46,7 +46,7 @@ def finish_run(run: Run, state: TrainingState, *, dataset: Dataset) -> None:
 def rewrite_report(run: Run) -> dict[str, float]:
     """Test the saved model on the run's data anew, and write report and card from it."""
     trained = run.model()
-    dataset = load_dataset(run.recipe.data)
+    dataset = load_dataset(run.recipe.data, seed=run.recipe.seed)
     test = test_model(trained.model, dataset, execution=Execution())
     _write_for_people(run, trained.model, dataset, test)
     return test.result.metrics()

@@ -6,7 +6,7 @@ report. `leadline.train` is this file's `train`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rich.text import Text
@@ -62,21 +62,24 @@ def train(
 def prepare(what: str | Path | Recipe) -> Prepared:
     """Read the data; for a path, choose the recipe that fits them."""
     if isinstance(what, Recipe):
-        return Prepared(recipe=what, dataset=load_dataset(what.data), reason="as the recipe says")
+        return _prepare_recipe(what, reason="as the recipe says")
     name = str(what)
     if not isinstance(what, Path) and not is_path(name):
-        recipe = find_recipe(name)
-        return Prepared(
-            recipe=recipe, dataset=load_dataset(recipe.data), reason=f"the recipe {name!r}"
-        )
+        return _prepare_recipe(find_recipe(name), reason=f"the recipe {name!r}")
     return prepare_path(DataOptions(data=name))
 
 
-def prepare_path(options: DataOptions) -> Prepared:
+def prepare_path(options: DataOptions, *, seed: int = 0) -> Prepared:
     """Read the data at a path and choose the recipe that fits them."""
-    dataset = load_dataset(options)
+    dataset = load_dataset(options, seed=seed)
     choice = choose_recipe(dataset, options)
-    return Prepared(recipe=choice.recipe, dataset=dataset, reason=choice.reason)
+    recipe = replace(choice.recipe, seed=seed)
+    return Prepared(recipe=recipe, dataset=dataset, reason=choice.reason)
+
+
+def _prepare_recipe(recipe: Recipe, *, reason: str) -> Prepared:
+    dataset = load_dataset(recipe.data, seed=recipe.seed)
+    return Prepared(recipe=recipe, dataset=dataset, reason=reason)
 
 
 def train_prepared(
@@ -116,11 +119,7 @@ def resume(
                 remedy=f"begin a new one: leadline train {run.folder}/recipe.json --epochs N",
             )
         recipe = run.recipe
-        prepared = Prepared(
-            recipe=recipe,
-            dataset=load_dataset(recipe.data),
-            reason=f"{recipe.model.model}, as the run began",
-        )
+        prepared = _prepare_recipe(recipe, reason=f"{recipe.model.model}, as the run began")
         training = _Training(run, prepared, terminal or Terminal(), save_interval)
         training.terminal.found(prepared.dataset, reason=prepared.reason)
         _say_where(run, training.terminal)

@@ -14,16 +14,19 @@ from jaxtyping import Float
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from leadline.core.config import from_json, to_json
-from leadline.core.errors import CorruptFileError, DataError
+from leadline.core.config import check, from_json, in_range, to_json
+from leadline.core.errors import ConfigError, CorruptFileError, DataError
 from leadline.core.files import write_atomic
 from leadline.data.examples import Dataset
 from leadline.models.architecture import Architecture
 from leadline.models.create import create_model
-from leadline.models.weights import load_weights, read_safetensors
+from leadline.models.weights import Weights, load_weights, read_safetensors
 
 HEADER = "leadline"
 """The key of the description in the safetensors header."""
+
+LARGEST = 4096
+"""Side in pixels of the largest image a model is described for, as in `DataOptions`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +38,24 @@ class Description:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     class_names: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        channels, height, width = self.shape
+        square = None if height == width else f"shape must be square, received {self.shape}"
+        counts = [
+            f"{name} must have {channels} entries, one a channel, received {len(values)}"
+            for name, values in (("mean", self.mean), ("std", self.std))
+            if len(values) != channels
+        ]
+        check(
+            self,
+            square,
+            *counts,
+            in_range("shape[1]", height, 1, LARGEST),
+            in_range("len(class_names)", len(self.class_names), 2),
+            *(in_range("mean", x, float("-inf"), open_low=True, open_high=True) for x in self.mean),
+            *(in_range("std", x, 0, open_low=True, open_high=True) for x in self.std),
+        )
 
     @classmethod
     def of(cls, architecture: Architecture, dataset: Dataset) -> Description:
@@ -92,13 +113,38 @@ def load_model(path: Path) -> TrainedModel:
             received="a safetensors file without a Leadline description in its header",
             remedy="give the model.safetensors of a run folder",
         )
-    description = from_json(Description, contents.metadata[HEADER], source=str(path))
+    try:
+        description = from_json(Description, contents.metadata[HEADER], source=str(path))
+        _refuse_larger(path, description, contents)
+        model = _build(description)
+    except ConfigError as error:
+        raise _lies(path, "; ".join(error.problems)) from error
+    load_weights(model, contents.tensors)
+    return TrainedModel(model=model.eval(), description=description)
+
+
+def _build(description: Description) -> nn.Module:
     channels, size, _ = description.shape
-    model = create_model(
+    return create_model(
         description.architecture,
         num_classes=len(description.class_names),
         in_chans=channels,
         image_size=size,
     )
-    load_weights(model, contents.tensors)
-    return TrainedModel(model=model.eval(), description=description)
+
+
+def _refuse_larger(path: Path, description: Description, contents: Weights) -> None:
+    """Before memory is taken for it: a header may ask for more weights than the file holds."""
+    with torch.device("meta"):
+        asked = sum(value.numel() for value in _build(description).state_dict().values())
+    held = sum(value.numel() for value in contents.tensors.values())
+    if asked > held:
+        raise _lies(path, f"a model of {asked:,} numbers, where the file holds {held:,}")
+
+
+def _lies(path: Path, problem: str) -> CorruptFileError:
+    return CorruptFileError(
+        expected=f"a description in the header of {path} that fits its weights",
+        received=problem,
+        remedy="copy the file anew from the run that made it; the header was altered",
+    )
