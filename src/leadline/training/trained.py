@@ -53,8 +53,14 @@ class Description:
             *counts,
             in_range("shape[1]", height, 1, LARGEST),
             in_range("len(class_names)", len(self.class_names), 2),
-            *(in_range("mean", x, float("-inf"), open_low=True, open_high=True) for x in self.mean),
-            *(in_range("std", x, 0, open_low=True, open_high=True) for x in self.std),
+            *(
+                in_range(f"mean[{i}]", value, float("-inf"), open_low=True, open_high=True)
+                for i, value in enumerate(self.mean)
+            ),
+            *(
+                in_range(f"std[{i}]", value, 0, open_low=True, open_high=True)
+                for i, value in enumerate(self.std)
+            ),
         )
 
     @classmethod
