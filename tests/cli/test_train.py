@@ -149,7 +149,7 @@ def test_a_folder_gets_a_recipe_and_one_line_says_why(
     said = leadline("train", folder, *quick)
     assert said.code == 0
     lines = [line for line in said.out.splitlines() if line.startswith("model ")]
-    assert "convnet, because images of 8 pixels keep their resolution" in lines[0]
+    assert "convnet, because images of 8 × 8 pixels keep their resolution" in lines[0]
     run = Run.open("runs/numbers-001")
     assert run.recipe.budget.epochs == 1 and run.recipe.model.width == 4
     assert run.metrics["accuracy"] >= 0
