@@ -1,4 +1,4 @@
-"""A disk that fails at the N-th operation, for every N: a clear error, and the run goes on later."""
+"""A disk that fails at the N-th operation, for every N: it is said, and the run goes on later."""
 
 from __future__ import annotations
 
