@@ -110,6 +110,7 @@ def _train(words: list[str], *, terminal: Terminal) -> Run:
         )
     execution = _fixed_execution(options)
     if _is_data(what):
+        terminal.say("reading", what)
         prepared = prepare_path(options.recipe.data, seed=options.recipe.seed)
         default = dataclasses.replace(default, recipe=prepared.recipe)
         options = _parse(words, default)
