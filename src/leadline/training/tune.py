@@ -9,6 +9,7 @@ model, shapes and machine. Plain eager float32 is always among them, so tuning n
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -16,6 +17,7 @@ import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -79,7 +81,8 @@ def tune(
         seed_everything(setup.seed)
         model = setup.model()
         batch = _first_batch(setup)
-        key = _key(model, batch, device=device, executions=executions)
+        optimizer = type(setup.optimizer(model)).__name__
+        key = _key(model, optimizer, batch=batch, device=device, executions=executions)
         remembered = _recall(cache, key)
         if remembered is not None:
             return remembered
@@ -184,7 +187,8 @@ def _warm_up(racer: Candidate, batch: tuple[Tensor, Tensor], *, plain: Candidate
         racer.remark = f"failed: {str(error).splitlines()[0]}"
         return
     difference = abs(racer.loss - plain.loss)
-    if difference > AGREEMENT * max(abs(plain.loss), 1.0):
+    agrees = difference <= AGREEMENT * max(abs(plain.loss), 1.0)  # never so when one is NaN
+    if racer is not plain and not agrees:
         racer.remark = f"its loss {racer.loss:.4g} disagrees with {plain.loss:.4g} in float32"
 
 
@@ -205,14 +209,16 @@ def _steady(tuning: Tuning) -> bool:
 
 def _key(
     model: nn.Module,
-    batch: tuple[Tensor, Tensor],
+    optimizer: str,
     *,
+    batch: tuple[Tensor, Tensor],
     device: str,
     executions: tuple[Execution, ...] | None,
 ) -> str:
     machine = describe_machine()
     facts = [
         str(model),
+        optimizer,
         str([tuple(part.shape) for part in batch]),
         device,
         str(executions),
@@ -231,10 +237,10 @@ def cache_file() -> Path:
 
 
 def _recall(cache: Path | None, key: str) -> Tuning | None:
+    entry = _known(cache).get(key) if cache else None
     try:
-        entry = json.loads(cache.read_text())[key] if cache else None
         return from_plain(Tuning, entry) if entry else None
-    except (OSError, ValueError, KeyError, LeadlineError):
+    except LeadlineError:  # written by another version
         return None
 
 
@@ -242,12 +248,15 @@ def _remember(cache: Path | None, key: str, tuning: Tuning) -> None:
     """Keep a tuning; a cache that cannot be written only costs the next run a few seconds."""
     if cache is None:
         return
-    try:
-        known = json.loads(cache.read_text()) if cache.exists() else {}
-    except (OSError, ValueError):
-        known = {}
-    try:
+    with contextlib.suppress(OSError, LeadlineError):
         cache.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(cache, json.dumps({**known, key: to_plain(tuning)}, indent=1))
-    except (OSError, LeadlineError):
-        return
+        write_atomic(cache, json.dumps({**_known(cache), key: to_plain(tuning)}, indent=1))
+
+
+def _known(cache: Path) -> dict[str, Any]:
+    """What the cache holds; nothing, where it is not there or not what was written."""
+    try:
+        found = json.loads(cache.read_text())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
