@@ -40,7 +40,8 @@ def main() -> None:
     low, middle, high = statistics.quantiles(ratios, n=4)
     print(
         f"{options.recipe}, batch {len(batch[0])}: {tuned.describe()} takes a step {middle:.2f} "
-        f"times as fast as {plain.describe()} (quartiles {low:.2f} to {high:.2f}, n = {len(ratios)})"
+        f"times as fast as {plain.describe()} "
+        f"(quartiles {low:.2f} to {high:.2f}, n = {len(ratios)})"
     )
 
 

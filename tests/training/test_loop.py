@@ -128,7 +128,7 @@ def test_a_nan_loss_stops_before_the_update_and_names_step_and_layer() -> None:
 def test_nan_inputs_are_named_as_such() -> None:
     batches = make_batches([4, 4])
     batches[1][0][2, 1] = torch.nan
-    with pytest.raises(NonFiniteError, match="at step 2 .*input itself is not finite"):
+    with pytest.raises(NonFiniteError, match=r"at step 2 .*input itself is not finite"):
         list(steps(make_setup(batches), Execution()))
 
 
