@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -92,3 +93,37 @@ def test_a_failure_at_any_operation_is_said_and_the_run_resumes_exactly(
         assert all(torch.equal(a, b) for a, b in zip(resumed, undisturbed, strict=True)), number
         steps = [row["step"] for row in run.history() if row["event"] == "step"]
         assert steps == list(range(1, 7)), f"after a failure at operation {number}"
+
+
+QUICK = ("digits", "--model", "mlp", "--width", "4", "--epochs", "1", "--batch-size", "500")
+
+
+def test_a_disk_that_fails_before_or_after_the_steps_is_said_and_made_good(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, leadline: Any
+) -> None:
+    """Making the folder, or saving the model, the end, the report and the card, one by one."""
+
+    def train(number: int) -> tuple[Any, list[int]]:
+        runs = tmp_path / str(number)
+        runs.mkdir()
+        with failing_at(number, errno.ENOSPC, monkeypatch) as count:
+            said = leadline("train", *QUICK, "--precision", "float32", "--runs", runs)
+        return said, count
+
+    whole, operations = train(-1)
+    assert whole.code == 0 and operations[0] > 25
+    last = operations[0] + 1  # the model and what follows take fourteen, the folder four
+    for number in (*range(1, 5), *range(last - 14, last)):
+        said, _ = train(number)
+        assert said.code == 1, f"operation {number}"
+        assert said.err.startswith("error: FileError\nexpected to ")
+        assert f"received {os.strerror(errno.ENOSPC)}" in said.err
+        assert not list((tmp_path / str(number)).rglob("*.tmp"))
+        for folder in (tmp_path / str(number)).iterdir():
+            resumed = leadline("train", "--resume", folder)
+            if resumed.code and not Run.open(folder).card_file.exists():
+                assert f"leadline report {folder}" in resumed.err
+                assert leadline("report", folder).code == 0
+            run = Run.open(folder)
+            assert run.metrics == Run.open(tmp_path / "-1" / "digits-001").metrics
+            assert run.report_file.exists() and run.card_file.exists()

@@ -19,7 +19,7 @@ from leadline.data.load import load_dataset
 from leadline.data.options import DataOptions
 from leadline.recipes.catalogue import find_recipe, is_path
 from leadline.recipes.choose import choose_recipe
-from leadline.recipes.finish import finish_run
+from leadline.recipes.finish import check_same_data, finish_run
 from leadline.report.progress import ProgressReader
 from leadline.report.terminal import Terminal
 from leadline.training.build import build_setup
@@ -45,7 +45,7 @@ class Prepared:
 
 
 def train(
-    what: str | Path | Recipe,
+    what: str | Path | Recipe | Dataset,
     *,
     root: Path | str = "runs",
     device: str = "auto",
@@ -53,19 +53,28 @@ def train(
 ) -> Run:
     """Train what a name, a path or a Recipe describes; the run folder is new, under `root`.
 
+    A path leads to a folder of images, or to the recipe.json of a run. Arrays in memory are
+    trained as the Dataset that `from_arrays` makes of them; such a run cannot be resumed or
+    reported on later, since its data are nowhere to be read.
+
     `execution` None means: measure which one is fastest here, or remember it. Raises a
     `LeadlineError` that says what to do when the data or the recipe cannot be used.
     """
     return train_prepared(prepare(what), root=Path(root), device=device, execution=execution)
 
 
-def prepare(what: str | Path | Recipe) -> Prepared:
-    """Read the data; for a path, choose the recipe that fits them."""
+def prepare(what: str | Path | Recipe | Dataset) -> Prepared:
+    """Read the data; for a path to data, choose the recipe that fits them."""
+    if isinstance(what, Dataset):
+        choice = choose_recipe(what, DataOptions(data=what.name))
+        return Prepared(recipe=choice.recipe, dataset=what, reason=choice.reason)
     if isinstance(what, Recipe):
         return _prepare_recipe(what, reason="as the recipe says")
     name = str(what)
     if not isinstance(what, Path) and not is_path(name):
         return _prepare_recipe(find_recipe(name), reason=f"the recipe {name!r}")
+    if name.endswith(".json"):
+        return _prepare_recipe(read_recipe(Path(name)), reason=f"as {name} says")
     return prepare_path(DataOptions(data=name))
 
 
@@ -96,6 +105,9 @@ def train_prepared(
     _check_fits(prepared.recipe, prepared.dataset)
     run = Run.create(prepared.recipe, root=root)
     with run.locked():
+        Journal(run.journal).event(
+            "asked", step=0, device=place, execution=to_plain(execution) if execution else None
+        )
         training = _Training(run, prepared, terminal or Terminal(), save_interval)
         training.terminal.say("run", str(run.folder))
         training.terminal.found(prepared.dataset, reason=prepared.reason)
@@ -116,19 +128,26 @@ def resume(
             raise ConfigError(
                 expected="a run whose training did not end",
                 received=f"{run.folder}, which is finished",
-                remedy=f"begin a new one: leadline train {run.folder}/recipe.json --epochs N",
+                remedy=f"begin a new one: leadline train {run.folder}/recipe.json --epochs N"
+                if run.card_file.exists()
+                else f"write its report, which is missing: leadline report {run.folder}",
             )
         recipe = run.recipe
         prepared = _prepare_recipe(recipe, reason=f"{recipe.model.model}, as the run began")
         training = _Training(run, prepared, terminal or Terminal(), save_interval)
         training.terminal.found(prepared.dataset, reason=prepared.reason)
         _say_where(run, training.terminal)
-        begun = run.event("start")
+        begun, asked = run.event("start"), run.event("asked")
         if begun is None:
-            training.begin(str(choose_device("auto")), execution=None)
+            given = asked["execution"] if asked else None
+            training.begin(
+                str(choose_device(asked["device"] if asked else "auto")),
+                execution=Execution(**given) if given else None,
+            )
         else:
             execution = Execution(**begun["execution"])
             choose_device(execution.device)
+            check_same_data(run, prepared.dataset)
             training.go_on(recipe, execution)
     return run
 
@@ -154,6 +173,7 @@ class _Training:
             recipe = _within_minutes(recipe, dataset, tuning)
             self.run.write_recipe(recipe)
             self.terminal.tuned(tuning)
+        Journal(self.run.journal).event("data", step=0, fingerprint=dataset.fingerprint)
         self.go_on(recipe, execution)
 
     def go_on(self, recipe: Recipe, execution: Execution) -> None:
@@ -178,7 +198,8 @@ def _within_minutes(recipe: Recipe, dataset: Dataset, tuning: Tuning) -> Recipe:
         return recipe
     seconds_per_epoch = len(dataset.train) / tuning.examples_per_second
     affordable = int(BUDGET_SHARE * recipe.budget.minutes * 60 / seconds_per_epoch)
-    return recipe.with_epochs(max(1, min(recipe.budget.epochs, affordable)))
+    epochs = max(1, min(recipe.budget.epochs, affordable))
+    return replace(recipe, budget=replace(recipe.budget, epochs=epochs, minutes=None))
 
 
 def _say_where(run: Run, terminal: Terminal) -> None:

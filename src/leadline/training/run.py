@@ -15,6 +15,7 @@ import fcntl
 import itertools
 import os
 import re
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,8 +55,12 @@ class Run:
             except OSError as error:
                 raise _not_writable(folder, error) from error
             run = cls(folder)
-            make_folder(run.checkpoints)
-            run.write_recipe(recipe)
+            try:
+                make_folder(run.checkpoints)
+                run.write_recipe(recipe)
+            except FileError:
+                shutil.rmtree(folder, ignore_errors=True)  # nothing is in it that could be used
+                raise
             return run
         raise AssertionError("the numbers never end")
 
