@@ -60,7 +60,7 @@ def test_the_run_holds_everything_and_its_figures(finished: Run) -> None:
     assert set(finished.metrics) == {"loss", "accuracy", "top5", "calibration_error"}
     assert finished.metrics["accuracy"] > 0.5, "two epochs are better than a guess"
     events = [row["event"] for row in finished.history() if row["event"] != "step"]
-    assert events == ["start", "validation", "validation", "end"]
+    assert events[events.index("start") :] == ["start", "validation", "validation", "end"]
 
 
 def test_the_run_predicts_images_in_memory(finished: Run) -> None:
