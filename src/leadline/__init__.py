@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from leadline.core.errors import LeadlineError
+    from leadline.data.arrays import from_arrays
     from leadline.models.architecture import Architecture
     from leadline.models.create import create_model, list_models
     from leadline.recipes.train import train
+    from leadline.tasks.task import Task
     from leadline.training.execution import Execution
     from leadline.training.loop import steps
     from leadline.training.recipe import Recipe
@@ -34,7 +36,9 @@ __all__ = [
     "Run",
     "Setup",
     "Step",
+    "Task",
     "create_model",
+    "from_arrays",
     "list_models",
     "steps",
     "train",
@@ -48,7 +52,9 @@ _HOMES = {
     "Run": "leadline.training.run",
     "Setup": "leadline.training.setup",
     "Step": "leadline.training.step",
+    "Task": "leadline.tasks.task",
     "create_model": "leadline.models.create",
+    "from_arrays": "leadline.data.arrays",
     "list_models": "leadline.models.create",
     "steps": "leadline.training.loop",
     "train": "leadline.recipes.train",

@@ -62,11 +62,22 @@ def test_train_beside_other_things_is_a_class(tmp_path: Path) -> None:
     assert list_parts(tmp_path) == {"train": tmp_path}
 
 
+def test_parts_are_found_whatever_their_case_and_beside_folders_without_pictures(
+    tmp_path: Path,
+) -> None:
+    touch(tmp_path, "Train/cat/a.png", "Test/cat/a.png", "__MACOSX/x.txt", "labels/a.csv")
+    assert set(list_parts(tmp_path)) == {"train", "test"}
+
+
+def test_parts_beside_classes_are_refused(tmp_path: Path) -> None:
+    touch(tmp_path, "train/cat/a.png", "test/cat/a.png", "dog/a.png")
+    with pytest.raises(DataError, match=r"both: test, train and dog"):
+        list_parts(tmp_path)
+
+
 def test_two_validation_folders_are_refused(tmp_path: Path) -> None:
     touch(tmp_path, "train/cat/a.png", "val/cat/a.png", "validation/cat/a.png")
-    with pytest.raises(
-        DataError, match=r"one folder for validation[^\n]*\n.*'val' and 'validation"
-    ):
+    with pytest.raises(DataError, match=r"one folder for val [^\n]*\n.*'val' and 'validation"):
         list_parts(tmp_path)
 
 

@@ -68,11 +68,22 @@ def test_digits_are_scikit_learns_scaled_to_bytes() -> None:
     assert seen == 1797
 
 
-def test_the_digits_test_set_does_not_depend_on_the_options() -> None:
-    first, second = load("digits"), load("digits", val_fraction=0.3, test_fraction=0.5)
-    assert torch.equal(first.test.targets, second.test.targets)
-    assert first.test.label(7) == second.test.label(7)
-    assert len(second.val) > 2 * len(first.val)
+def test_the_fractions_say_how_much_is_held_out_of_the_digits() -> None:
+    data = load("digits", val_fraction=0.3, test_fraction=0.5)
+    assert len(data.test) == pytest.approx(0.5 * 1797, abs=10)
+    assert len(data.val) == pytest.approx(0.3 * 0.5 * 1797, abs=10)
+
+
+def test_the_seed_chooses_what_is_held_out_where_the_source_does_not_say() -> None:
+    one, other = (load_dataset(DataOptions(data="digits"), seed=seed) for seed in (0, 1))
+    held_out = [{data.test.label(i) for i in range(len(data.test))} for data in (one, other)]
+    assert len(held_out[0]) == len(held_out[1]) == 359
+    assert len(held_out[0] & held_out[1]) == pytest.approx(359 * 0.2, abs=30)
+
+
+def test_the_fingerprint_tells_one_split_from_another() -> None:
+    prints = {load_dataset(DataOptions(data="digits"), seed=seed).fingerprint for seed in (0, 0, 1)}
+    assert len(prints) == 2
 
 
 def test_the_same_options_give_the_same_split() -> None:

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from sklearn.metrics import accuracy_score
 
+import leadline
+from leadline.core.errors import DataError
 from leadline.data.examples import Dataset
 from leadline.data.load import load_dataset
 from leadline.data.options import DataOptions
 from leadline.models.architecture import Architecture
 from leadline.recipes import finish
 from leadline.recipes.finish import finish_run, rewrite_report
+from leadline.recipes.train import prepare_path
 from leadline.training.build import build_setup
 from leadline.training.execution import Execution
 from leadline.training.recipe import Budget, Recipe, Regularisation
@@ -92,6 +97,23 @@ def test_the_model_is_there_before_the_journal_says_so_and_the_report_comes_last
     monkeypatch.setattr(finish, "write_card", note("card"))
     finish_run(run, state, dataset=dataset)
     assert seen == [("report", True, True), ("card", True, True)]
+
+
+def test_a_report_on_other_data_than_the_run_was_trained_on_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "images"
+    for name in ("cat", "dog"):
+        (folder / name).mkdir(parents=True)
+        for i in range(20):
+            Image.new("L", (8, 8), i * 5 + 100 * (name == "dog")).save(
+                folder / name / f"{i:02d}.png"
+            )
+    prepared = prepare_path(DataOptions(data=str(folder)))
+    recipe = dataclasses.replace(prepared.recipe, budget=Budget(epochs=1, batch_size=8))
+    run = leadline.train(recipe, root=tmp_path / "runs", execution=Execution())
+    rewrite_report(run)
+    Image.new("L", (8, 8), 50).save(folder / "cat" / "000.png")
+    with pytest.raises(DataError, match="files were added, removed or renamed"):
+        rewrite_report(run)
 
 
 def test_the_report_can_be_written_anew_from_the_folder_alone(

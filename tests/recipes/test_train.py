@@ -63,6 +63,17 @@ def test_the_run_holds_everything_and_its_figures(finished: Run) -> None:
     assert events[events.index("start") :] == ["start", "validation", "validation", "end"]
 
 
+def test_arrays_in_memory_are_trained_as_a_dataset(tmp_path: Path) -> None:
+    generator = torch.Generator().manual_seed(0)
+    targets = torch.arange(120) % 2
+    images = torch.randint(0, 100, (120, 8, 8), generator=generator) + 100 * targets[:, None, None]
+    dataset = leadline.from_arrays(images.to(torch.uint8), targets)
+    run = leadline.train(dataset, root=tmp_path, execution=Execution())
+    assert run.metrics["accuracy"] > 0.9
+    shares = run.predict(images[:, None])  # whole numbers are read as bytes, as in the training
+    assert (shares.argmax(1) == targets).float().mean() > 0.9
+
+
 def test_the_run_predicts_images_in_memory(finished: Run) -> None:
     digits = load_digits()
     pixels = (digits.images * 255 / 16).round().astype("uint8")[:, None]

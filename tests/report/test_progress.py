@@ -59,7 +59,7 @@ class Training:
             loss=torch.tensor(float(index)) if loss is None else loss,
             lr=0.1,
             examples=10,
-            grad_norm=None,
+            grad_norm=torch.tensor(1.0),
             ends_epoch=ends,
         )
         metrics = {"accuracy": 0.978, "loss": 0.1}

@@ -85,7 +85,7 @@ def test_clipping_bounds_the_update_and_reports_the_norm_before() -> None:
     moved = torch.cat(
         [(p.detach() - q).flatten() for p, q in zip(state.model.parameters(), before, strict=True)]
     )
-    assert record.grad_norm is not None and record.grad_norm > 1e-3
+    assert record.grad_norm > 1e-3
     assert moved.norm() == pytest.approx(0.1 * 1e-3, rel=1e-3)
 
 
@@ -138,13 +138,34 @@ def test_an_infinite_loss_of_finite_outputs_is_laid_to_the_loss_function() -> No
         list(steps(setup, Execution()))
 
 
-def test_a_gradient_that_is_not_finite_is_found_when_clipping_measures_it() -> None:
+@pytest.mark.parametrize("clip_grad", [0.0, 1.0])
+def test_a_gradient_that_is_not_finite_never_reaches_the_weights(clip_grad: float) -> None:
     setup = make_setup(
         make_batches([4]),
         loss=lambda outputs, targets: (outputs * 0).sum().sqrt(),
-        clip_grad=1.0,
+        clip_grad=clip_grad,
     )
-    with pytest.raises(NonFiniteError, match="loss is finite, but the gradient is not"):
+    state = TrainingState(setup, Execution())
+    with pytest.raises(
+        NonFiniteError, match=r"at step 1 .*loss is finite, but the gradient is not"
+    ):
+        list(steps(setup, Execution(), state=state))
+    assert all(bool(torch.isfinite(p).all()) for p in state.model.parameters())
+
+
+class Logarithm(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.abs().log()
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_the_layer_is_found_under_the_same_dropout_mask(seed: int) -> None:
+    setup = make_setup(
+        [(torch.ones(2, 3), torch.zeros(2, dtype=torch.int64))] * 50,
+        model=lambda: nn.Sequential(nn.Dropout(0.1), Logarithm(), nn.Linear(3, 2)),
+        seed=seed,
+    )
+    with pytest.raises(NonFiniteError, match="began in the output of layer '1'"):
         list(steps(setup, Execution()))
 
 

@@ -124,16 +124,18 @@ def test_resume_is_exact_from_every_step_the_ends_of_epochs_included(
     assert_same_weights(unbroken, run_steps(second))
 
 
+@pytest.mark.parametrize("own_generator", [False, True])
 @pytest.mark.parametrize("stop", [1, 3, 5, 7])
 def test_a_foreign_dataloader_is_resumed_exactly_by_replaying_its_epoch(
-    stop: int, tmp_path: Path
+    stop: int, own_generator: bool, tmp_path: Path
 ) -> None:
     data = TensorDataset(torch.randn(20, 3), torch.randint(0, 2, (20,)))
 
     def setup() -> Setup:
+        generator = torch.Generator().manual_seed(11) if own_generator else None
         return Setup(
             model=lambda: nn.Sequential(nn.Linear(3, 8), nn.Dropout(0.5), nn.Linear(8, 2)),
-            batches=DataLoader(data, batch_size=4, shuffle=True),
+            batches=DataLoader(data, batch_size=4, shuffle=True, generator=generator),
             loss=nn.functional.cross_entropy,
             optimizer=lambda model: torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9),
             epochs=2,

@@ -17,7 +17,7 @@ def test_a_step_cannot_be_changed() -> None:
         loss=torch.tensor(1.0),
         lr=0.1,
         examples=2,
-        grad_norm=None,
+        grad_norm=torch.tensor(2.0),
         ends_epoch=True,
     )
     with pytest.raises(dataclasses.FrozenInstanceError):

@@ -163,3 +163,23 @@ def test_a_damaged_newest_checkpoint_is_named_in_the_journal(tmp_path: Path) -> 
     newest.write_bytes(newest.read_bytes()[:-10])
     assert_same(weights_of(train(run)), unbroken)
     assert run.event("resume")["damaged"] == [newest.name]
+    assert (run.checkpoints / f"{newest.name}.damaged").exists()
+
+
+def test_a_training_uses_its_own_number_of_threads_and_gives_them_back(tmp_path: Path) -> None:
+    before = torch.get_num_threads()
+    seen = []
+    train_setup(
+        make_setup(),
+        run=make_run(tmp_path),
+        execution=Execution(threads=before + 1),
+        reader=lambda step, validation: seen.append(torch.get_num_threads()),
+    )
+    assert set(seen) == {before + 1}
+    assert torch.get_num_threads() == before
+
+
+def test_the_journal_says_the_number_of_threads_outright(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    train(run)
+    assert run.event("start")["execution"]["threads"] == torch.get_num_threads()

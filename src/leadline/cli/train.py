@@ -16,13 +16,13 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from leadline.cli.options import parse
-from leadline.core.config import check, from_json, in_range
+from leadline.core.config import check, in_range
 from leadline.core.devices import choose_device
 from leadline.core.errors import ConfigError
 from leadline.data.options import DataOptions
 from leadline.models.architecture import Architecture
 from leadline.optim.optimizers import USUAL_RATES
-from leadline.recipes.catalogue import find_recipe, is_path
+from leadline.recipes.catalogue import find_recipe, is_path, read_recipe
 from leadline.recipes.train import prepare, prepare_path, resume, train_prepared
 from leadline.report.terminal import Terminal
 from leadline.training.execution import Execution
@@ -152,7 +152,7 @@ def _recipe(what: str) -> Recipe:
         )
     if not what or _is_data(what):
         return Recipe(data=DataOptions(data=what or "digits"))
-    return _read_recipe(Path(what)) if what.endswith(".json") else find_recipe(what)
+    return read_recipe(Path(what)) if what.endswith(".json") else find_recipe(what)
 
 
 def _parse(words: list[str], default: TrainOptions) -> TrainOptions:
@@ -193,16 +193,6 @@ def _refuse_beside_resume(words: list[str], options: TrainOptions) -> None:
             remedy="leave that out, or begin a new run: "
             f"leadline train {options.resume}/recipe.json",
         )
-
-
-def _read_recipe(path: Path) -> Recipe:
-    if not path.is_file():
-        raise ConfigError(
-            expected="a recipe's JSON file",
-            received=f"{path}, which {'is a folder' if path.is_dir() else 'does not exist'}",
-            remedy="check the path; every run folder has a recipe.json",
-        )
-    return from_json(Recipe, path.read_text(errors="replace"), source=str(path))
 
 
 def _fixed_execution(options: TrainOptions) -> Execution | None:

@@ -76,8 +76,12 @@ def config_error(name: str, problems: list[str], *, source: str = "") -> ConfigE
 
 
 def check(config: Any, *problems: str | None) -> None:
-    """Raise one error with every problem that is not None; called from `__post_init__`."""
-    found = [problem for problem in problems if problem is not None]
+    """Raise one error with every problem that is not None; called from `__post_init__`.
+
+    Values of another type than the field's, and Literals that are none of the choices, are
+    problems as well: code can pass them as JSON can.
+    """
+    found = _wrong_types(config) or [problem for problem in problems if problem is not None]
     if found:
         raise config_error(type(config).__name__, found)
 
@@ -106,6 +110,25 @@ def in_range(
     if high != float("inf"):
         bounds += f" and {'<' if open_high else '<='} {high}"
     return f"{name} must be {bounds}, received {value}"
+
+
+def _wrong_types(config: Any) -> list[str]:
+    if not dataclasses.is_dataclass(config):
+        return []
+    hints = get_type_hints(type(config))
+    problems: list[str] = []
+    for field in dataclasses.fields(config):
+        if _is_plain(hints[field.name]):
+            value = getattr(config, field.name)
+            _read(hints[field.name], value, place=field.name, problems=problems)
+    return problems
+
+
+def _is_plain(kind: Any) -> bool:
+    """Whether a field holds plain values, as configurations do; a Setup has functions as well."""
+    if get_origin(kind) in (Union, types.UnionType, tuple):
+        return all(_is_plain(part) for part in get_args(kind) if part is not Ellipsis)
+    return get_origin(kind) is Literal or kind in (bool, int, float, str, types.NoneType)
 
 
 def _read(kind: Any, value: Any, *, place: str, problems: list[str]) -> Any:

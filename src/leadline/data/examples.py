@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+import hashlib
 import threading
 import warnings
 from collections.abc import Sequence
@@ -204,3 +205,17 @@ class Dataset:
     def shape(self) -> tuple[int, int, int]:
         """The shape (C, H, W) of one picture."""
         return self.train.shape
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of what is in which split, with its labels, size and normalisation.
+
+        It differs when a file was added, renamed or became unreadable; a run that resumes or
+        reports on other data than it was trained on would test on training images.
+        """
+        digest = hashlib.sha256(repr((self.class_names, self.shape, self.mean, self.std)).encode())
+        for part in (self.train, self.val, self.test):
+            names = "\n".join(part.label(i) for i in range(len(part)))
+            digest.update(f"{len(part)}\n{names}".encode())
+            digest.update(part.targets.cpu().numpy().tobytes())
+        return digest.hexdigest()

@@ -36,17 +36,29 @@ def list_parts(folder: Path) -> dict[str, Path]:
             remedy="give the folder that holds one sub-folder per class (unpack an archive first)",
         )
     names = [entry.name for entry in _entries(folder) if entry.is_dir()]
-    if "train" not in names or any(name not in PARTS for name in names):
+    known = [name for name in names if name.lower() in PARTS]
+    if not any(name.lower() == "train" for name in known):
         return {"train": folder}
+    other: Counter[str] = Counter()
+    strange = [name for name in names if name not in known and _pictures(str(folder / name), other)]
+    if strange:
+        if len(known) == 1:  # a class that happens to be called train
+            return {"train": folder}
+        raise DataError(
+            expected=f"either train/ val/ test/ or one sub-folder per class in {folder}",
+            received=f"both: {', '.join(known)} and {', '.join(strange[:5])}",
+            remedy="move what is not train, val or test out of it",
+        )
     parts: dict[str, Path] = {}
-    for name in names:
-        if PARTS[name] in parts:
+    for name in known:
+        part = PARTS[name.lower()]
+        if part in parts:
             raise DataError(
-                expected=f"one folder for validation in {folder}",
-                received=f"{parts[PARTS[name]].name!r} and {name!r}",
+                expected=f"one folder for {part} in {folder}",
+                received=f"{parts[part].name!r} and {name!r}",
                 remedy="remove or merge one of them",
             )
-        parts[PARTS[name]] = folder / name
+        parts[part] = folder / name
     return {part: parts[part] for part in ("train", "val", "test") if part in parts}
 
 

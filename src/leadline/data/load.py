@@ -20,9 +20,7 @@ from leadline.data.examples import ArrayExamples, Dataset
 from leadline.data.folder import load_folder
 from leadline.data.idx import read_idx
 from leadline.data.options import DataOptions
-from leadline.data.split import stratified_split
 
-DIGITS_TEST_FRACTION = 0.2  # fixed, so that results on digits can be compared
 FASHION_CLASSES = (
     "T-shirt/top",
     "trouser",
@@ -59,7 +57,7 @@ FASHION_DIGESTS = {  # SHA-256 of the unpacked files
 CIFAR10_FILE = RemoteFile(
     name="cifar-10-binary.tar.gz",
     address="https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",
-    digest="md5:c32a1d4ab5d03f1284b67883e8d87530",  # as published on the data set's page
+    digest="sha256:c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd",
 )
 
 
@@ -121,19 +119,14 @@ def _load_digits(options: DataOptions, seed: int) -> Dataset:
     images = torch.from_numpy(np.round(found.images * (255 / 16)).astype(np.uint8))[:, None]
     targets = torch.from_numpy(found.target.astype(np.int64))
     whole = ArrayExamples(_resized(images, options.image_size), targets)
-    split = stratified_split(targets, fraction=DIGITS_TEST_FRACTION, seed=seed)
     return assemble(
         "digits",
-        whole.subset(split.kept),
-        test=whole.subset(split.held_out),
+        whole,
         class_names=DIGIT_CLASSES,
         val_fraction=options.val_fraction,
-        test_fraction=DIGITS_TEST_FRACTION,
+        test_fraction=options.test_fraction,
         seed=seed,
-        notes=(
-            f"found {len(images):,} grey pictures 8x8 in 10 classes (scikit-learn's digits); "
-            f"a stratified {DIGITS_TEST_FRACTION:.0%} of them, drawn by the seed, are the test set",
-        ),
+        notes=(f"found {len(images):,} grey pictures 8x8 in 10 classes (scikit-learn's digits)",),
     )
 
 

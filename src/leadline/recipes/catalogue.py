@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from leadline.core.errors import UnknownNameError
+from leadline.core.config import from_json
+from leadline.core.errors import ConfigError, UnknownNameError
 from leadline.core.names import did_you_mean
 from leadline.recipes import cifar10, digits, fashion_mnist, mnist
 from leadline.training.recipe import Recipe
@@ -32,7 +34,7 @@ RECIPES: dict[str, Entry] = {
 
 def is_path(what: str) -> bool:
     """Whether `what` means a place on the disk rather than a recipe's name."""
-    return what not in RECIPES and (Path(what).exists() or "/" in what or what.startswith("."))
+    return what not in RECIPES and ("/" in what or what.startswith(".") or os.path.exists(what))
 
 
 def find_recipe(name: str) -> Recipe:
@@ -48,3 +50,14 @@ def find_recipe(name: str) -> Recipe:
         received=f"{name!r}{did_you_mean(name, RECIPES)}, and no file or folder of that name",
         remedy="use one of the names, or check the path",
     )
+
+
+def read_recipe(path: Path) -> Recipe:
+    """The recipe in a JSON file, or an error that lists all that is wrong with it."""
+    if not path.is_file():
+        raise ConfigError(
+            expected="a recipe's JSON file",
+            received=f"{path}, which {'is a folder' if path.is_dir() else 'does not exist'}",
+            remedy="check the path; every run folder has a recipe.json",
+        )
+    return from_json(Recipe, path.read_text(errors="replace"), source=str(path))

@@ -21,7 +21,7 @@ from leadline.training.recipe import Budget, Recipe, Regularisation
 SMALL_IMAGE = 64
 """Side in pixels up to which an image keeps its resolution in the first layers."""
 
-DEFAULT_MINUTES = 10.0
+DEFAULT_MINUTES = 8.0
 """The time a training of unknown data takes at most, unless told otherwise."""
 
 STEPS_WANTED = 4000

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from leadline.core.errors import DataError
 from leadline.data.examples import Dataset
 from leadline.data.load import load_dataset
 from leadline.report.card import write_card
@@ -30,10 +31,14 @@ class Test:
 
 
 def finish_run(run: Run, state: TrainingState, *, dataset: Dataset) -> None:
-    """Save and test what was trained; the run is complete when its journal says `end`."""
-    model = state.evaluated_model
-    save_model(run.model_file, model, Description.of(run.recipe.model, dataset))
-    test = test_model(model, dataset, execution=state.execution)
+    """Save and test what was trained; after `end` in the journal only the pages are missing.
+
+    What is tested is what was saved, as it will be used: the file, in float32.
+    """
+    description = Description.of(run.recipe.model, dataset)
+    save_model(run.model_file, state.evaluated_model, description)
+    model = run.model().model
+    test = test_model(model, dataset)
     Journal(run.journal).event(
         "end",
         step=state.counters.step,
@@ -47,15 +52,30 @@ def rewrite_report(run: Run) -> dict[str, float]:
     """Test the saved model on the run's data anew, and write report and card from it."""
     trained = run.model()
     dataset = load_dataset(run.recipe.data, seed=run.recipe.seed)
-    test = test_model(trained.model, dataset, execution=Execution())
+    check_same_data(run, dataset)
+    test = test_model(trained.model, dataset)
     _write_for_people(run, trained.model, dataset, test)
     return test.result.metrics()
 
 
-def test_model(model: nn.Module, dataset: Dataset, *, execution: Execution) -> Test:
+def check_same_data(run: Run, dataset: Dataset) -> None:
+    """Refuse data that are not those the run was trained on: its test images may be among them."""
+    known = run.event("data")
+    if known is None or known["fingerprint"] == dataset.fingerprint:
+        return
+    raise DataError(
+        expected=f"the data that {run.folder} was trained on in {run.recipe.data.data}",
+        received=f"other data: files were added, removed or renamed, or cannot be read; "
+        f"now {len(dataset.train):,} + {len(dataset.val):,} + {len(dataset.test):,} images",
+        remedy=f"put them back, or begin a new run: leadline train {run.recipe.data.data}",
+    )
+
+
+def test_model(model: nn.Module, dataset: Dataset) -> Test:
     """The model's answers on the test split, in its order."""
-    batches = evaluation_batches(dataset, dataset.test, device=execution.device)
-    outputs, targets = outputs_and_targets(model, batches, execution=execution)
+    batches = evaluation_batches(dataset, dataset.test, device="cpu")
+    execution = Execution(layout="channels_last")
+    outputs, targets = outputs_and_targets(execution.place(model), batches, execution=execution)
     result = Classification(dataset.num_classes).evaluate(outputs, targets)
     return Test(outputs=outputs, targets=targets, result=result)
 

@@ -17,7 +17,7 @@ from leadline.core.errors import ConfigError
 from leadline.data.examples import Dataset
 from leadline.data.load import load_dataset
 from leadline.data.options import DataOptions
-from leadline.recipes.catalogue import find_recipe, is_path
+from leadline.recipes.catalogue import find_recipe, is_path, read_recipe
 from leadline.recipes.choose import choose_recipe
 from leadline.recipes.finish import check_same_data, finish_run
 from leadline.report.progress import ProgressReader

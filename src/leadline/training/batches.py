@@ -2,7 +2,8 @@
 
 A loader of Leadline knows its own state as (seed, epoch, offset). Any other iterable, a
 `DataLoader` say, is replayed: the random state at the start of the epoch is kept, and to find the
-place again the epoch is begun from it and the batches already used are drawn and dropped.
+place again the epoch is begun from it and the batches already used are drawn and dropped. A
+`DataLoader`'s own generator is kept in the same way.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any, Protocol, runtime_checkable
 
+import torch
 from torch import Tensor
 
 from leadline.core.errors import TrainingError
@@ -36,6 +38,8 @@ class ReplayedBatches:
         self._source = source
         self._used = 0
         self._start = capture_random_state()
+        self._generator: torch.Generator | None = getattr(source, "generator", None)
+        self._own_start = self._own()
 
     def __len__(self) -> int:
         try:
@@ -52,8 +56,11 @@ class ReplayedBatches:
         now = capture_random_state()
         if to_skip:
             restore_random_state(self._start)
+            if self._generator is not None and self._own_start is not None:
+                self._generator.set_state(self._own_start)
         else:
             self._start = now
+            self._own_start = self._own()
         iterator = iter(self._source)
         for _ in range(to_skip):
             next(iterator)
@@ -65,11 +72,23 @@ class ReplayedBatches:
         self._used = 0
 
     def state_dict(self) -> dict[str, Any]:
-        return {"used": self._used, "start": self._start.state_dict()}
+        start = self._start.state_dict()
+        return {
+            "used": self._used,
+            "start": start,
+            "own_start": self._own_start,
+            "own": self._own(),
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._used = state["used"]
         self._start = type(self._start).from_state_dict(state["start"])
+        self._own_start = state["own_start"]
+        if self._generator is not None:
+            self._generator.set_state(state["own"])
+
+    def _own(self) -> Tensor | None:
+        return None if self._generator is None else self._generator.get_state()
 
 
 def positioned(batches: Iterable[tuple[Tensor, Tensor]]) -> Positioned:

@@ -16,7 +16,7 @@ def outputs_and_targets(
     model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], *, execution: Execution
 ) -> tuple[Float[Tensor, "N K"], Int[Tensor, N]]:
     """The model's outputs (float32, on the CPU) and the targets, in the order of `batches`."""
-    was_training = model.training
+    modes = {module: module.training for module in model.modules()}
     model.eval()
     outputs, targets = [], []
     try:
@@ -26,7 +26,8 @@ def outputs_and_targets(
                 outputs.append(model(inputs).float().cpu())
                 targets.append(wanted.cpu())
     finally:
-        model.train(was_training)
+        for module, training in modes.items():
+            module.training = training
     return torch.cat(outputs), torch.cat(targets)
 
 

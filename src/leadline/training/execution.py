@@ -8,8 +8,9 @@ Under bfloat16 or float16 the weights stay float32 and matrix products run in th
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, replace
 from typing import Any, Literal, cast
 
 import torch
@@ -30,6 +31,23 @@ class Execution:
 
     def __post_init__(self) -> None:
         check(self, in_range("threads", self.threads, 1))
+
+    @property
+    def settled(self) -> Execution:
+        """The same with the number of threads it will use said outright, on a CPU."""
+        if self.threads is not None or torch.device(self.device).type != "cpu":
+            return self
+        return replace(self, threads=torch.get_num_threads())
+
+    @contextmanager
+    def threads_scope(self) -> Iterator[None]:
+        """The context in which torch uses this many threads; outside, as many as before."""
+        before = torch.get_num_threads()
+        torch.set_num_threads(self.threads or before)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
 
     def place(self, model: nn.Module) -> nn.Module:
         """Move a model to the device and into the memory layout."""
@@ -58,9 +76,8 @@ class Execution:
     @property
     def memory_format(self) -> torch.memory_format:
         """torch's name for the layout."""
-        if self.layout == "channels_last":
-            return torch.channels_last
-        return torch.preserve_format if self.device == "meta" else torch.contiguous_format
+        wide = self.layout == "channels_last"
+        return torch.channels_last if wide else torch.contiguous_format
 
     def describe(self) -> str:
         """One line for people.

@@ -83,18 +83,18 @@ def cut_journal(path: Path, *, step: int) -> None:
 def _rows(steps: list[Step]) -> list[dict[str, Any]]:
     if not steps:
         return []
-    losses = torch.stack([step.loss for step in steps]).tolist()
-    rows = []
-    for step, loss in zip(steps, losses, strict=True):
-        row: dict[str, Any] = {
-            "event": "step",
-            "step": step.index,
-            "epoch": step.epoch,
-            "loss": loss,
-            "lr": step.lr,
-            "examples": step.examples,
-        }
-        if step.grad_norm is not None:
-            row["grad_norm"] = step.grad_norm.item()
-        rows.append(row)
+    scalars = torch.stack([torch.stack([step.loss, step.grad_norm]) for step in steps]).tolist()
+    rows: list[dict[str, Any]] = []
+    for step, (loss, norm) in zip(steps, scalars, strict=True):
+        rows.append(
+            {
+                "event": "step",
+                "step": step.index,
+                "epoch": step.epoch,
+                "loss": loss,
+                "lr": step.lr,
+                "examples": step.examples,
+                "grad_norm": norm,
+            }
+        )
     return rows

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from leadline.core.errors import NonFiniteError, TrainingError
 from leadline.core.taps import first_nonfinite
-from leadline.optim.clipping import clip_gradient
+from leadline.optim.clipping import clip_gradient, gradient_norm
 from leadline.training.execution import Execution
 from leadline.training.setup import Setup
 from leadline.training.state import TrainingState
@@ -76,6 +76,7 @@ def _advance(state: TrainingState, window: Window, *, ends_epoch: bool) -> Step:
     placed = [state.execution.place_batch(inputs, targets) for inputs, targets in window]
     examples = sum(len(inputs) for inputs, _ in placed)
     lr = float(state.optimizer.param_groups[0]["lr"])
+    drawn = torch.get_rng_state()
     state.optimizer.zero_grad(set_to_none=True)
     loss = torch.zeros((), device=state.execution.device)
     for inputs, targets in placed:
@@ -85,9 +86,12 @@ def _advance(state: TrainingState, window: Window, *, ends_epoch: bool) -> Step:
         part.backward()
         loss += part.detach()
     parameters = [p for p in state.model.parameters() if p.grad is not None]
-    norm = clip_gradient(parameters, max_norm=setup.clip_grad) if setup.clip_grad else None
-    if not bool(torch.isfinite(loss if norm is None else loss + norm)):
-        raise _nonfinite(state, placed, loss)
+    if setup.clip_grad:
+        norm = clip_gradient(parameters, max_norm=setup.clip_grad)
+    else:
+        norm = gradient_norm(parameters)
+    if not bool(torch.isfinite(loss + norm)):
+        raise _nonfinite(state, placed, loss, drawn=drawn)
     state.optimizer.step()
     if state.schedule is not None:
         state.schedule.step()
@@ -119,31 +123,39 @@ def _miscounted(received: str) -> TrainingError:
     )
 
 
-def _nonfinite(state: TrainingState, placed: Window, loss: Tensor) -> NonFiniteError:
-    """The error that says at which step and layer a NaN or an infinity began."""
+def _nonfinite(
+    state: TrainingState, placed: Window, loss: Tensor, *, drawn: Tensor
+) -> NonFiniteError:
+    """The error that says at which step and layer a NaN or an infinity began.
+
+    `drawn` is torch's random state before the step: dropout then drops the same units again.
+    """
     step, epoch = state.counters.step + 1, state.counters.epoch + 1
-    where = None
-    for inputs, _ in placed:
-        if not bool(torch.isfinite(inputs).all()):
-            where = "the input itself is not finite"
-            break
-        with state.execution.precision_scope(), torch.no_grad():
-            name = first_nonfinite(state.model, functools.partial(state.model, inputs))
-        if name is not None:
-            where = f"it began in the output of layer {name!r}"
-            break
-    if where is None and not bool(torch.isfinite(loss)):
-        where = "every layer's output is finite: it began in the loss function"
-    if where is None:
+    torch.set_rng_state(drawn)
+    if bool(torch.isfinite(loss)):
         bad = [
             name
             for name, parameter in state.model.named_parameters()
             if parameter.grad is not None and not bool(torch.isfinite(parameter.grad).all())
         ]
-        where = f"the loss is finite, but the gradient is not: it reaches {bad[-1]!r} first"
+        where = "the loss is finite, but the gradient is not: "
+        where += f"it reaches {bad[-1]!r} first" if bad else "its norm overflows"
+    else:
+        where = _origin(state, placed)
     return NonFiniteError(
         expected="a finite loss and gradient at every step",
         received=f"loss {loss.item():.4g} at step {step} (epoch {epoch}): {where}",
         remedy="the weights are those from before this step; lower lr, clip the gradient with "
         "--clip-grad 1, or look at that layer and at the inputs",
     )
+
+
+def _origin(state: TrainingState, placed: Window) -> str:
+    for inputs, _ in placed:
+        if not bool(torch.isfinite(inputs).all()):
+            return "the input itself is not finite"
+        with state.execution.precision_scope(), torch.no_grad():
+            name = first_nonfinite(state.model, functools.partial(state.model, inputs))
+        if name is not None:
+            return f"it began in the output of layer {name!r}"
+    return "every layer's output is finite: it began in the loss function"

@@ -63,4 +63,7 @@ class Setup:
             in_range("clip_grad", self.clip_grad, 0),
             in_range("ema_decay", self.ema_decay, 0, 1, open_high=True),
             in_range("patience", self.patience, 0),
+            "patience needs validation batches and a task that says which figure is better"
+            if self.patience and (self.validation is None or self.task is None)
+            else None,
         )

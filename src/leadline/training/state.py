@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from leadline.core.seeds import (
@@ -48,8 +47,6 @@ class TrainingState:
     """A Setup under way: model, optimizer, schedule, average, batches, counters, random streams."""
 
     def __init__(self, setup: Setup, execution: Execution) -> None:
-        if execution.threads is not None:
-            torch.set_num_threads(execution.threads)
         seed_everything(setup.seed)
         self.setup = setup
         self.execution = execution

@@ -11,8 +11,8 @@ from torch import Tensor
 class Step:
     """What happened in one optimizer step.
 
-    `loss` (and `grad_norm`, where clipping measures it) are scalars that still live on the
-    device: reading them waits for it, so a reader gathers many before it looks.
+    `loss` and `grad_norm` are scalars that still live on the device: reading them waits for it,
+    so a reader gathers many before it looks.
     """
 
     index: int
@@ -25,7 +25,7 @@ class Step:
     """The learning rate this step used (of the first parameter group)."""
     examples: int
     """How many examples this step saw."""
-    grad_norm: Tensor | None
-    """Norm of the whole gradient before clipping, or None where nothing measured it."""
+    grad_norm: Tensor
+    """Norm of the whole gradient, before clipping."""
     ends_epoch: bool
     """Whether this was the last step of its epoch."""

@@ -56,29 +56,36 @@ def train_setup(
 
     Raises `Stopped` when a signal asked to stop, after saving.
     """
+    execution = execution.settled
     state = TrainingState(setup, execution)
     found = newest_checkpoint(run.checkpoints)
     journal = Journal(run.journal)
     if found is not None:
         state.load_state_dict(found.state)
+        for name in found.damaged:  # it must not take the place of a valid one
+            (run.checkpoints / name).rename(run.checkpoints / f"{name}.damaged")
     cut_journal(run.journal, step=state.counters.step)
     _say_start(journal, state, found)
     saver = _Saver(run.checkpoints, interval=save_interval)
     try:
-        with StopRequests() as requests:
+        with execution.threads_scope(), StopRequests() as requests:
             for step in steps(setup, execution, state=state):
                 journal.step(step)
                 validation = _validate(state, step, journal) if step.ends_epoch else None
                 if reader is not None:
                     reader(step, validation)
-                if requests.number is not None or saver.due(ends_epoch=step.ends_epoch):
+                asked = requests.number
+                if asked is not None or saver.due(ends_epoch=step.ends_epoch):
                     journal.flush()
                     saver.save(state)
-                if requests.number is not None:
-                    journal.event("stopped", step=step.index, signal=requests.number)
-                    raise Stopped(requests.number, folder=run.folder)
+                if asked is not None:
+                    journal.event("stopped", step=step.index, signal=asked)
+                    raise Stopped(asked, folder=run.folder)
             journal.flush()
             saver.save(state)
+            if requests.number is not None:  # it came during the last save
+                journal.event("stopped", step=state.counters.step, signal=requests.number)
+                raise Stopped(requests.number, folder=run.folder)
     finally:
         journal.flush()
     if state.best.weights is not None:

@@ -85,7 +85,8 @@ class TrainedModel:
     def probabilities(self, images: Tensor) -> Float[Tensor, "B K"]:
         """Class probabilities of images in memory, stored as those of the training were.
 
-        uint8 in 0..255, or float32 in the training's own units; [B, C, H, W] of the described size.
+        [B, C, H, W] of the described size: whole numbers 0 to 255, or floats in the training's
+        own units (0 to 1 where it had bytes).
         """
         description = self.description
         if images.ndim != 4 or tuple(images.shape[1:]) != description.shape:
@@ -96,7 +97,7 @@ class TrainedModel:
             )
         mean = torch.tensor(description.mean).view(1, -1, 1, 1)
         std = torch.tensor(description.std).view(1, -1, 1, 1)
-        scaled = images.float() / 255 if images.dtype == torch.uint8 else images.float()
+        scaled = images.float() if images.is_floating_point() else images.float() / 255
         self.model.eval()
         with torch.inference_mode():
             parts = [self.model((part - mean) / std) for part in scaled.split(256)]
@@ -125,6 +126,8 @@ def load_model(path: Path) -> TrainedModel:
         model = _build(description)
     except ConfigError as error:
         raise _lies(path, "; ".join(error.problems)) from error
+    except (RuntimeError, OverflowError, RecursionError) as error:
+        raise _lies(path, str(error).splitlines()[0]) from error
     load_weights(model, contents.tensors)
     return TrainedModel(model=model.eval(), description=description)
 

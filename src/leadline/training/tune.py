@@ -80,13 +80,13 @@ def tune(
     with preserved_random_state():
         seed_everything(setup.seed)
         model = setup.model()
-        batch = _first_batch(setup)
+        batch, draw = _draw(setup)
         optimizer = type(setup.optimizer(model)).__name__
         key = _key(model, optimizer, batch=batch, device=device, executions=executions)
         remembered = _recall(cache, key)
         if remembered is not None:
             return remembered
-        tuning = _measure(setup, batch, executions=executions or candidates(device))
+        tuning = _measure(setup, batch, draw=draw, executions=executions or candidates(device))
     if _steady(tuning):
         _remember(cache, key, tuning)
     return tuning
@@ -102,7 +102,11 @@ def candidates(device: str) -> tuple[Execution, ...]:
 
 
 def _measure(
-    setup: Setup, batch: tuple[Tensor, Tensor], *, executions: tuple[Execution, ...]
+    setup: Setup,
+    batch: tuple[Tensor, Tensor],
+    *,
+    draw: float,
+    executions: tuple[Execution, ...],
 ) -> Tuning:
     timings = _race(setup, executions, batch)
     best = min(timings, key=lambda t: t.seconds or float("inf"))
@@ -114,7 +118,7 @@ def _measure(
     assert best.seconds is not None, "plain eager float32 always runs, or its error was raised"
     return Tuning(
         execution=best.execution,
-        examples_per_second=len(batch[0]) / best.seconds,
+        examples_per_second=1 / (best.seconds / len(batch[0]) + draw),
         timings=tuple(timings),
     )
 
@@ -130,6 +134,7 @@ class Candidate:
         self.loss = float("nan")
         seed_everything(setup.seed)
         self.model = execution.place(setup.model()).train()
+        self.forward = execution.forward(self.model)
         self.optimizer = setup.optimizer(self.model)
 
     def step(self, batch: tuple[Tensor, Tensor]) -> None:
@@ -139,7 +144,7 @@ class Candidate:
         inputs, targets = self.execution.place_batch(*batch)
         self.optimizer.zero_grad(set_to_none=True)
         with self.execution.precision_scope():
-            outputs = self.model(inputs)
+            outputs = self.forward(inputs)
         loss = self.setup.loss(outputs.float(), targets)
         loss.backward()
         self.optimizer.step()
@@ -192,13 +197,21 @@ def _warm_up(racer: Candidate, batch: tuple[Tensor, Tensor], *, plain: Candidate
         racer.remark = f"its loss {racer.loss:.4g} disagrees with {plain.loss:.4g} in float32"
 
 
-def _first_batch(setup: Setup) -> tuple[Tensor, Tensor]:
-    """The first batch of an epoch, without moving the batches on."""
+def _draw(setup: Setup) -> tuple[tuple[Tensor, Tensor], float]:
+    """A batch to time steps on, and the seconds to draw one example, batches left where they are.
+
+    The second batch is the one timed: the first may start workers or fill caches.
+    """
     batches = positioned(setup.batches)
     before = batches.state_dict()
-    inputs, targets = next(iter(batches))
+    iterator = iter(batches)
+    inputs, targets = next(iterator)
+    begun = time.perf_counter()
+    second = next(iterator, None)
+    seconds = time.perf_counter() - begun
     batches.load_state_dict(before)
-    return inputs[:EXAMPLES], targets[:EXAMPLES]
+    draw = 0.0 if second is None else seconds / len(second[0])
+    return (inputs[:EXAMPLES], targets[:EXAMPLES]), draw
 
 
 def _steady(tuning: Tuning) -> bool:
@@ -222,6 +235,7 @@ def _key(
         str([tuple(part.shape) for part in batch]),
         device,
         str(executions),
+        str(torch.get_num_threads()),
         machine.device,
         machine.cpu,
         str(machine.cores),
