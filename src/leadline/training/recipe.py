@@ -93,7 +93,7 @@ class Recipe:
     budget: Budget = field(default_factory=Budget)
     """How long to train; one optimizer step sees batch-size × accumulate examples."""
     seed: int = 0
-    """where all chance begins; the same seed gives the same weights"""
+    """where all chance begins, the choice of what is held out included; same seed, same weights"""
 
     def __post_init__(self) -> None:
         check(self, in_range("seed", self.seed, 0, 2**63 - 1))
