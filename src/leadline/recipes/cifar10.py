@@ -1,6 +1,8 @@
 """Natural images, 32x32 colour, 50,000 in ten classes: CIFAR-10.
 
-Command: leadline train cifar10. Not measured: the lossless images were not at hand. The same
+leadline train cifar10
+
+Not measured: the lossless images were not at hand. The same
 network on a lossy JPEG copy of them: README, 'What it reaches'.
 """
 

@@ -1,6 +1,8 @@
 """Clothing, 28x28 grey, 60,000 images in ten classes: Fashion-MNIST.
 
-Command: leadline train fashion_mnist. Test accuracy 94.56 ± 0.12 % (n = 3 seeds), 8 minutes of
+leadline train fashion_mnist
+
+Test accuracy 94.56 ± 0.12 % (n = 3 seeds), 8 minutes of
 training on 2 cores with AMX.
 """
 

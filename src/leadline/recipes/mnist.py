@@ -1,6 +1,8 @@
 """Handwritten digits, 28x28 grey, 60,000 of them: MNIST.
 
-Command: leadline train mnist. Not yet measured over seeds.
+leadline train mnist
+
+Not yet measured over seeds.
 """
 
 from __future__ import annotations
