@@ -42,7 +42,7 @@ STEADY = 2.0
 
 THREADS_GAIN = 1.25
 """All threads must be this many times faster than one: they wait for each other, and where another
-process takes a core they all wait for that one (measured: 25 times slower; one thread, 1.0)."""
+process takes a core they all wait for that one (docs/LOG.md, 2026-11-21)."""
 
 AGREEMENT = 0.05
 """Relative difference of the first losses that bfloat16's 8 bits of mantissa can explain."""
