@@ -17,18 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-CLASSES = (
-    "airplane",
-    "automobile",
-    "bird",
-    "cat",
-    "deer",
-    "dog",
-    "frog",
-    "horse",
-    "ship",
-    "truck",
-)
+from leadline.data.cifar import CIFAR10_CLASSES as CLASSES
 
 
 def write_split(source: Path, folder: Path, *, split: str, in_split_folders: bool) -> int:
