@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 from pathlib import Path
 
 import pytest
 
 from leadline.core.errors import FileError
-from leadline.core.files import make_folder, sha256_file, sync_folder, write_atomic
+from leadline.core.files import make_folder, sync_folder, write_atomic
 
 
 def test_what_is_written_is_read_back(tmp_path: Path) -> None:
@@ -85,9 +84,3 @@ def test_a_folder_that_cannot_be_written_is_refused(
     with pytest.raises(FileError, match="Permission denied") as caught:
         make_folder(tmp_path)
     assert caught.value.remedy == "choose another folder, or make this one writable"
-
-
-def test_the_hash_is_that_of_the_whole_content(tmp_path: Path) -> None:
-    content = os.urandom(300_000)
-    (tmp_path / "file").write_bytes(content)
-    assert sha256_file(tmp_path / "file") == hashlib.sha256(content).hexdigest()

@@ -111,8 +111,8 @@ def test_seeds_above_32_bits_are_taken() -> None:
 
 
 def test_a_derived_seed_is_the_hash_of_its_parts() -> None:
-    digest = hashlib.blake2b(b'[3, "epoch", 2]', digest_size=8).digest()
-    assert derive_seed(3, "epoch", 2) == int.from_bytes(digest, "big") % 2**63
+    digest = hashlib.blake2b(b"(3, 'epoch', 2)", digest_size=8).digest()
+    assert derive_seed(3, "epoch", 2) == int.from_bytes(digest, "little") >> 1
 
 
 def test_neighbouring_parts_give_unrelated_seeds() -> None:

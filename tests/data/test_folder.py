@@ -12,7 +12,7 @@ from PIL import Image
 
 from leadline.core.errors import DataError
 from leadline.data.examples import Dataset, Examples, FileExamples
-from leadline.data.folder import free_memory, load_folder, read_image
+from leadline.data.folder import load_folder, read_image
 from leadline.data.options import DataOptions
 
 
@@ -207,7 +207,3 @@ def test_a_single_file_is_read_as_the_folder_was(tmp_path: Path) -> None:
     assert torch.equal(image, data.train.take(torch.tensor([0]))[0])
     with pytest.raises(DataError, match="No such file"):
         read_image(tmp_path / "none.png", channels=3, size=8)
-
-
-def test_some_memory_is_free() -> None:
-    assert free_memory() > 1 << 20

@@ -1,4 +1,4 @@
-"""Files written whole or not at all, and hashed.
+"""Files written whole or not at all.
 
 A file that is written in place is half written when the power fails. Here every file is written
 to a temporary name, flushed to the disk, renamed over the old one, and the rename itself is
@@ -8,7 +8,6 @@ flushed: a reader sees the old file or the new one, never a mixture.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import secrets
 from pathlib import Path
@@ -61,9 +60,3 @@ def make_folder(folder: Path) -> Path:
             remedy="choose another folder, or make this one writable",
         ) from error
     return folder
-
-
-def sha256_file(path: Path) -> str:
-    """The SHA-256 of a file's bytes, as 64 hexadecimal digits."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

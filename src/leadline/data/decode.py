@@ -18,7 +18,6 @@ from __future__ import annotations
 import dataclasses
 import io
 import math
-import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Literal, TypeVar
@@ -29,11 +28,14 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
+from leadline.core.devices import available_cores
+
 Colour = Literal["L", "RGB"]
 T = TypeVar("T")
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
 GREY_MODES = frozenset({"1", "L", "LA", "La", "I;16", "I;16B", "I;16L", "I;16N", "I"})
+MOST_THREADS = 16  # beyond this the disk and the interpreter lock are what is waited for
 CHUNK = 128  # files a thread takes at a time: small enough to balance, large enough to be cheap
 
 
@@ -56,13 +58,6 @@ class Decoded:
     images: Tensor
     headers: tuple[Header | None, ...]
     problems: dict[int, str]
-
-
-def available_threads() -> int:
-    """How many threads to decode with: the processor cores this process may use, at most 16."""
-    if hasattr(os, "sched_getaffinity"):
-        return min(16, max(1, len(os.sched_getaffinity(0))))
-    return min(16, os.cpu_count() or 1)
 
 
 def read_headers(paths: Sequence[str], *, threads: int | None = None) -> Decoded:
@@ -109,7 +104,7 @@ def _decoded(images: Tensor, results: list[Header | str]) -> Decoded:
 def _over_chunks(count: int, work: Callable[[int], T], threads: int | None) -> Iterator[T]:
     """`work(i)` for every i, in order, by threads that take up to CHUNK of them at a time."""
 
-    workers = min(threads or available_threads(), max(1, count))
+    workers = min(threads or min(available_cores(), MOST_THREADS), max(1, count))
     size = max(1, min(CHUNK, count // (4 * workers)))
 
     def chunk(start: int) -> list[T]:

@@ -15,7 +15,6 @@ The surprising choice: a folder called `train` means a split only when all other
 from __future__ import annotations
 
 import dataclasses
-import os
 import statistics
 from collections import Counter
 from collections.abc import Sequence
@@ -25,6 +24,7 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
+from leadline.core.devices import available_memory
 from leadline.core.errors import DataError
 from leadline.data.assemble import assemble
 from leadline.data.decode import Colour, Decoded, Header, decode_images, read_headers
@@ -37,7 +37,6 @@ USUAL_SIZES = (32, 64, 96, 128, 160, 224)  # pixels a side; the last is ImageNet
 SAMPLE = 256  # files whose headers are read to choose the size
 SHARE_OF_MEMORY = 4  # decoded pictures may fill one part in so many of the free memory
 NAMED = 5  # how many files a note names before it says 'and so many more'
-FALLBACK_MEMORY = 8 << 30  # bytes: assumed free where the system does not say
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -67,7 +66,7 @@ def load_folder(
     names = _class_names(listings, folder)
     every = [path for listing in listings.values() for path in listing.paths]
     shape = _choose_shape(every, options.image_size, folder)
-    room = memory if memory is not None else free_memory() // SHARE_OF_MEMORY
+    room = memory if memory is not None else available_memory() // SHARE_OF_MEMORY
     channels = 1 if shape.colour == "L" else 3
     in_memory = len(every) * channels * shape.size**2 <= room
     decoded, shape = _read(every, shape, in_memory=in_memory, threads=threads)
@@ -118,24 +117,6 @@ def read_image(path: Path, *, channels: int, size: int) -> UInt8[Tensor, "C S S"
             remedy="check the file with a picture viewer",
         )
     return decoded.images[0]
-
-
-def free_memory() -> int:
-    """Bytes of memory that can be used without pushing anything out, within the cgroup's limit."""
-    free = FALLBACK_MEMORY
-    try:
-        for line in Path("/proc/meminfo").read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                free = int(line.split()[1]) * 1024
-    except OSError:
-        if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
-            free = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
-    try:
-        limit = Path("/sys/fs/cgroup/memory.max").read_text().strip()
-        used = int(Path("/sys/fs/cgroup/memory.current").read_text())
-        return free if limit == "max" else max(0, min(free, int(limit) - used))
-    except (OSError, ValueError):
-        return free
 
 
 def _class_names(listings: dict[str, Listing], folder: Path) -> tuple[str, ...]:

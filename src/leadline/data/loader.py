@@ -12,7 +12,6 @@ BatchNorm cannot normalise over one value, and the example should not be lost.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
@@ -21,6 +20,7 @@ from torch import Tensor
 
 from leadline.core.config import config_error
 from leadline.core.errors import ConfigError
+from leadline.core.seeds import derive_seed
 from leadline.data.augment import Augmentation, augment
 from leadline.data.examples import ArrayExamples, Examples
 
@@ -184,5 +184,4 @@ def _placed(examples: Examples, device: torch.device) -> Examples:
 
 def _generator(*numbers: int) -> torch.Generator:
     """A generator of its own for these numbers: hashed, since near seeds give near streams."""
-    digest = hashlib.blake2b(repr(numbers).encode(), digest_size=8).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1)
+    return torch.Generator().manual_seed(derive_seed(*numbers))
