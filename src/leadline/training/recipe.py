@@ -6,7 +6,7 @@ speed (device, precision, layout, threads) is not here: that is the `Execution`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Literal
 
 from leadline.core.config import check, in_range
@@ -97,7 +97,3 @@ class Recipe:
 
     def __post_init__(self) -> None:
         check(self, in_range("seed", self.seed, 0, 2**63 - 1))
-
-    def with_epochs(self, epochs: int) -> Recipe:
-        """The same recipe for another number of epochs."""
-        return replace(self, budget=replace(self.budget, epochs=epochs))
