@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from leadline.core.taps import ROOT, Call, Taps, first_nonfinite, tensors_in
+from leadline.core.taps import ROOT, Call, Taps, first_nonfinite, plain_name, tensors_in
 
 
 class Shared(nn.Module):
@@ -283,3 +283,63 @@ def test_tensors_are_found_in_any_nest() -> None:
     one, two, three = torch.ones(1), torch.ones(2), torch.ones(3)
     nest: Any = {"a": [one, (two, None, "text")], "b": Answer(logits=three, parts={})}
     assert [len(tensor) for tensor in tensors_in(nest)] == [1, 2, 3]
+
+
+def test_functions_of_torch_are_told_with_the_module_that_called_them() -> None:
+    class Block(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(2, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = x + functional.relu(self.linear(x))
+            x += 1
+            return x
+
+    seen: list[tuple[str, str]] = []
+    inputs = torch.ones(1, 2)
+    with Taps(model := nn.Sequential(Block())) as taps:
+        taps.on_operation(lambda operation, *_: seen.append((operation.name, operation.function)))
+        model(inputs)
+    assert seen == [("0.linear", "linear"), ("0", "relu"), ("0", "add"), ("0", "add")]
+    _ = inputs + 1
+    assert len(seen) == 4
+
+
+def test_a_module_that_fails_and_is_caught_leaves_the_names_right() -> None:
+    class Fallback(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.wrong = nn.Linear(5, 5)
+
+        def forward(self, x: Tensor) -> Tensor:
+            try:
+                return self.wrong(x)
+            except RuntimeError:
+                return functional.relu(x)
+
+    seen: list[str] = []
+    with Taps(model := Fallback()) as taps:
+        taps.on_operation(lambda operation, *_: seen.append(operation.name))
+        model(torch.ones(1, 2))
+    assert seen[-1] == ROOT
+
+
+def test_compiled_modules_are_heard_inside_and_stay_compiled() -> None:
+    inner = nn.Sequential(nn.Linear(2, 2), nn.ReLU())
+    model = torch.compile(inner, backend="eager")
+    seen: list[str] = []
+    with Taps(model) as taps:  # type: ignore[arg-type]
+        taps.on_output(lambda call, inputs, output: seen.append(call.name))
+        model(torch.ones(1, 2))
+    assert seen == ["0", "1", ROOT, ROOT]
+    model(torch.ones(1, 2))
+    assert len(seen) == 4
+
+
+@pytest.mark.parametrize(
+    ("name", "plain"),
+    [("module.conv", "conv"), ("a._orig_mod.b", "a.b"), ("a.module", "a.module"), ("", ROOT)],
+)
+def test_wrappers_are_no_part_of_a_name(name: str, plain: str) -> None:
+    assert plain_name(name) == plain

@@ -8,6 +8,7 @@ LeadlineError
 ├── FileError            a file cannot be read or written
 │   ├── CorruptFileError     it is there, but it is not what it claims to be
 │   └── UnsafeFileError      reading it could execute code, so it is refused
+├── MeasurementError     a model and a batch cannot be measured as asked
 ├── RunError             a run folder cannot be used as asked
 │   └── RunLockedError       another process is writing this run
 └── TrainingError        the training itself cannot go on
@@ -60,6 +61,10 @@ class DataError(LeadlineError):
 
 class ModelError(LeadlineError):
     """A model cannot be built, or does not fit its weights or its inputs."""
+
+
+class MeasurementError(LeadlineError):
+    """A model and a batch cannot be measured as asked."""
 
 
 class FileError(LeadlineError):

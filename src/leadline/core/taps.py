@@ -5,23 +5,29 @@ the callbacks are told of every call, in call order; on the way out, after an er
 are gone, and train/eval modes, buffers (a batch norm's running statistics), the parameters' `.grad`
 and the random streams are what they were.
 
-Two choices may surprise. Gradients come from hooks on the output tensors, not from torch's module
-backward hooks: those forbid what an in-place ReLU does to the output of the layer before it. And
-inside the block the parameters' `.grad` begin as None, so that a measurement never adds to the
-gradients of a training under way.
+Three choices may surprise. Gradients come from hooks on the output tensors, not from torch's module
+backward hooks: those forbid what an in-place ReLU does to the output of the layer before it. Inside
+the block the parameters' `.grad` begin as None, so that a measurement never adds to the gradients
+of a training under way. And compiled modules run as their eager originals meanwhile, since compiled
+code does not call hooks; names are those of the original, without the wrappers of torch.compile and
+DistributedDataParallel.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
+import sys
 import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
 from types import TracebackType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode, resolve_name
 from torch.utils.hooks import RemovableHandle
 
 from leadline.core.seeds import RandomState, capture_random_state, restore_random_state
@@ -43,6 +49,20 @@ class Call:
         return next(self.module.children(), None) is None
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Operation:
+    """One call of a function of torch: `name` is the innermost module that was running.
+
+    `function` is the function's own name: `relu`, `add`, `scaled_dot_product_attention`; its
+    in-place form and its operator are called the same (`relu_`, `+` and `__iadd__` are not told
+    apart from `relu` and `add`).
+    """
+
+    name: str
+    module: nn.Module
+    function: str
+
+
 class Taps:
     """Listen to the modules of `model` inside a `with` block.
 
@@ -52,12 +72,15 @@ class Taps:
       was given;
     - `on_output(callback)`: `callback(call, inputs, output)` after it ran. An in-place module has
       by then overwritten its input;
+    - `on_operation(callback)`: `callback(operation, inputs, output)` after each function of torch
+      that returned a tensor, also where no module exists for it (`F.relu`, `x + y`);
     - `on_gradient(callback)`: `callback(call, gradient)` in the backward pass, the gradient with
-      respect to the output; for an output of several tensors, once for each.
+      respect to the output; for an output of several tensors, once for each. `hook(tensor,
+      callback)` does the same for one tensor.
 
     Copy what you keep: a later in-place module overwrites the tensor handed to a callback. A module
     that is called twice is told of twice; one that contains others is told of after them. With
-    `restore=False` only the hooks are removed.
+    `restore=False` only the hooks are removed, and compiled modules stay compiled.
 
     >>> model = nn.Sequential(nn.Linear(2, 3), nn.ReLU(inplace=True))
     >>> widths = {}
@@ -76,11 +99,14 @@ class Taps:
         # pass between opening and closing.
         self._on_tensors: weakref.WeakSet[_GradientHook] = weakref.WeakSet()
         self._found: _Found | None = None
+        self._scopes = ExitStack()
 
     def __enter__(self) -> Taps:
         assert self._found is None, "these taps are open already"
         if self._restore:
             self._found = _Found(self._model)
+            if "torch._dynamo" in sys.modules:  # else nothing can be compiled
+                self._scopes.enter_context(torch.compiler.set_stance("force_eager"))
         return self
 
     def __exit__(
@@ -89,6 +115,7 @@ class Taps:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self._scopes.close()
         for handle in self._handles:
             handle.remove()
         for hook in tuple(self._on_tensors):
@@ -133,14 +160,53 @@ class Taps:
 
         def attach(call: Call, inputs: tuple[Any, ...], output: Any) -> None:
             for tensor in tensors_in(output):
-                if tensor.requires_grad:
-                    self._on_tensors.add(_GradientHook(tensor, call, callback))
+                self.hook(tensor, functools.partial(callback, call))
 
         self.on_output(attach)
 
+    def hook(self, tensor: Tensor, callback: Callable[[Tensor], None]) -> None:
+        """Call back with the gradient with respect to one tensor, where it will have one."""
+        if tensor.requires_grad:
+            self._on_tensors.add(_GradientHook(tensor, callback))
+
+    def on_operation(self, callback: Callable[[Operation, tuple[Any, ...], Any], None]) -> None:
+        """Call back after each function of torch that a module's code called directly.
+
+        A function that another one calls inside (the softmax in
+        `F.multi_head_attention_forward`) is part of the outer one.
+        """
+        running: list[tuple[str, nn.Module]] = [(ROOT, self._model)]
+
+        def enter(name: str, module: nn.Module) -> RemovableHandle:
+            return module.register_forward_pre_hook(
+                lambda module, args: running.append((name, module))
+            )
+
+        def leave(name: str, module: nn.Module) -> RemovableHandle:
+            def hook(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+                running.pop()
+
+            return module.register_forward_hook(hook, always_call=True)
+
+        self._on_every_module(enter)
+        self._on_every_module(leave)
+        self._scopes.enter_context(_OperationMode(running, callback))
+
     def _on_every_module(self, listen: Callable[[str, nn.Module], RemovableHandle]) -> None:
         for name, module in self._model.named_modules():
-            self._handles.append(listen(name or ROOT, module))
+            self._handles.append(listen(plain_name(name), module))
+
+
+def plain_name(name: str) -> str:
+    """A module's or parameter's name without what torch.compile and wrappers put before it.
+
+    >>> plain_name("module._orig_mod.layer1.weight"), plain_name("_orig_mod")
+    ('layer1.weight', '(model)')
+    """
+    parts = [part for part in name.split(".") if part not in ("_orig_mod", "_fsdp_wrapped_module")]
+    if parts[:1] == ["module"]:
+        parts = parts[1:]
+    return ".".join(parts) or ROOT
 
 
 def tensors_in(value: Any) -> Iterator[Tensor]:
@@ -200,15 +266,54 @@ def _all_finite(value: Any) -> bool:
 class _GradientHook:
     """A callback on one tensor's gradient, with the handle that takes it off."""
 
-    def __init__(
-        self, tensor: Tensor, call: Call, callback: Callable[[Call, Tensor], None]
-    ) -> None:
-        self._call = call
+    def __init__(self, tensor: Tensor, callback: Callable[[Tensor], None]) -> None:
         self._callback = callback
         self.handle: RemovableHandle = tensor.register_hook(self)
 
     def __call__(self, gradient: Tensor) -> None:
-        self._callback(self._call, gradient)
+        self._callback(gradient)
+
+
+class _OperationMode(TorchFunctionMode):
+    """Sees every function of torch that is called while it is on, and passes on what it returned.
+
+    `running` is the stack of modules under way, the innermost last.
+    """
+
+    def __init__(
+        self,
+        running: list[tuple[str, nn.Module]],
+        callback: Callable[[Operation, tuple[Any, ...], Any], None],
+    ) -> None:
+        super().__init__()
+        self._running = running
+        self._callback = callback
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        output = func(*args, **(kwargs or {}))
+        if isinstance(output, Tensor):
+            name, module = self._running[-1]
+            operation = Operation(name=name, module=module, function=_function_name(func))
+            self._callback(operation, (*args, *(kwargs or {}).values()), output)
+        return output
+
+
+@functools.cache
+def _function_name(function: Any) -> str:
+    """`relu` for F.relu, torch.relu_ and Tensor.relu; `add` for torch.add, `+`, `+=`."""
+    name = getattr(function, "__name__", None) or str(resolve_name(function))
+    if name == "__get__":  # an attribute of a tensor, such as x.T
+        return "get"
+    name = name.strip("_")
+    for side in ("i", "r"):  # __iadd__, __radd__
+        if name.removeprefix(side) in _OPERATORS and name not in _OPERATORS:
+            name = name.removeprefix(side)
+    return {"truediv": "div"}.get(name, name)
+
+
+_OPERATORS = frozenset({"add", "sub", "mul", "truediv", "matmul", "pow"})
 
 
 class _Found:

@@ -1,0 +1,1 @@
+"""What flows through depth: signals, gradients, Jacobians, units, curvature, similarity."""
