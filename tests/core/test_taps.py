@@ -325,6 +325,18 @@ def test_a_module_that_fails_and_is_caught_leaves_the_names_right() -> None:
     assert seen[-1] == ROOT
 
 
+def test_another_output_can_be_handed_on() -> None:
+    model = nn.Sequential(nn.Linear(2, 2), nn.ReLU())
+    before = model(x := torch.ones(1, 2))
+    own: list[Tensor] = []
+    with Taps(model) as taps:
+        taps.on_output(lambda call, inputs, output: own.append(output))
+        taps.replace_output(lambda call, output: -torch.ones(1, 2) if call.name == "0" else None)
+        assert torch.equal(model(x), torch.zeros(1, 2))
+    assert torch.equal(own[0], model[0](x))
+    assert torch.equal(model(x), before)
+
+
 def test_compiled_modules_are_heard_inside_and_stay_compiled() -> None:
     inner = nn.Sequential(nn.Linear(2, 2), nn.ReLU())
     model = torch.compile(inner, backend="eager")

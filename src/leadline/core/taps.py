@@ -72,6 +72,8 @@ class Taps:
       was given;
     - `on_output(callback)`: `callback(call, inputs, output)` after it ran. An in-place module has
       by then overwritten its input;
+    - `replace_output(callback)`: what `callback(call, output)` returns, unless it is None, is handed
+      on in the place of the output;
     - `on_operation(callback)`: `callback(operation, inputs, output)` after each function of torch
       that returned a tensor, also where no module exists for it (`F.relu`, `x + y`);
     - `on_gradient(callback)`: `callback(call, gradient)` in the backward pass, the gradient with
@@ -152,6 +154,23 @@ class Taps:
                 callback(call, (*args, *kwargs.values()), output)
 
             return module.register_forward_hook(hook, with_kwargs=True)
+
+        self._on_every_module(listen)
+
+    def replace_output(self, callback: Callable[[Call, Any], Any]) -> None:
+        """Let `callback(call, output)` hand on something else; with None the output stays.
+
+        A callback of `on_output` that was registered before still sees the module's own output.
+        """
+        calls: Counter[str] = Counter()
+
+        def listen(name: str, module: nn.Module) -> RemovableHandle:
+            def hook(module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
+                call = Call(name=name, module=module, number=calls[name])
+                calls[name] += 1
+                return callback(call, output)
+
+            return module.register_forward_hook(hook)
 
         self._on_every_module(listen)
 
