@@ -72,8 +72,8 @@ class Taps:
       was given;
     - `on_output(callback)`: `callback(call, inputs, output)` after it ran. An in-place module has
       by then overwritten its input;
-    - `replace_output(callback)`: what `callback(call, output)` returns, unless it is None, is handed
-      on in the place of the output;
+    - `replace_output(callback)`: what `callback(call, output)` returns, unless it is None, goes on
+      in the place of the output;
     - `on_operation(callback)`: `callback(operation, inputs, output)` after each function of torch
       that returned a tensor, also where no module exists for it (`F.relu`, `x + y`);
     - `on_gradient(callback)`: `callback(call, gradient)` in the backward pass, the gradient with
