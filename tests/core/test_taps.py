@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import gc
+import pickle
 from dataclasses import dataclass
 from typing import Any
 
@@ -355,3 +356,51 @@ def test_compiled_modules_are_heard_inside_and_stay_compiled() -> None:
 )
 def test_wrappers_are_no_part_of_a_name(name: str, plain: str) -> None:
     assert plain_name(name) == plain
+
+
+@pytest.mark.parametrize("compiled", ["no", "wrapped", "in place"])
+def test_a_call_of_the_whole_model_is_told_with_its_arguments(compiled: str) -> None:
+    model: Any = nn.Sequential(nn.Linear(2, 2), nn.ReLU())
+    if compiled == "wrapped":
+        model = torch.compile(model, backend="eager")
+    elif compiled == "in place":
+        model.compile(backend="eager")
+    seen: list[Any] = []
+    with Taps(model, restore=False) as taps:
+        taps.on_call(lambda args, kwargs: seen.append((args, kwargs)))
+        model(inputs := torch.ones(1, 2))
+    model(inputs)
+    assert len(seen) == 1 and seen[0][0][0] is inputs and seen[0][1] == {}
+
+
+def test_an_update_is_told_before_it_takes_place_and_only_inside() -> None:
+    weight = nn.Parameter(torch.ones(1))
+    optimizer = torch.optim.SGD([weight], lr=1.0)
+    weight.grad = torch.ones(1)
+    seen: list[float] = []
+    with Taps(nn.Linear(1, 1), restore=False) as taps:
+        taps.before_update(optimizer, lambda: seen.append(weight.item()))
+        optimizer.step()
+    optimizer.step()
+    assert seen == [1.0]
+
+
+def test_a_copy_or_a_pickle_of_a_tapped_model_is_deaf() -> None:
+    model = nn.Sequential(nn.Linear(2, 2))
+    seen: list[str] = []
+    with Taps(model, restore=False) as taps:
+        taps.on_input(lambda call, inputs: seen.append(call.name))
+        taps.on_output(lambda call, inputs, output: seen.append(call.name))
+        copied, read = copy.deepcopy(model), pickle.loads(pickle.dumps(model))
+    copied(torch.ones(1, 2))
+    read(torch.ones(1, 2))
+    assert seen == []
+
+
+def test_code_compiled_inside_the_block_does_not_call_back() -> None:
+    model = nn.Sequential(nn.Linear(2, 2), nn.ReLU())
+    seen: list[str] = []
+    with Taps(model, restore=False) as taps:
+        taps.on_output(lambda call, inputs, output: seen.append(call.name))
+        torch.compile(model, backend="eager")(torch.ones(1, 2))
+    assert seen == []

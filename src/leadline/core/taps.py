@@ -137,7 +137,7 @@ class Taps:
                 calls[name] += 1
                 callback(call, (*args, *kwargs.values()))
 
-            return module.register_forward_pre_hook(hook, with_kwargs=True)
+            return module.register_forward_pre_hook(_Hook(hook), with_kwargs=True)
 
         self._on_every_module(listen)
 
@@ -153,7 +153,7 @@ class Taps:
                 calls[name] += 1
                 callback(call, (*args, *kwargs.values()), output)
 
-            return module.register_forward_hook(hook, with_kwargs=True)
+            return module.register_forward_hook(_Hook(hook), with_kwargs=True)
 
         self._on_every_module(listen)
 
@@ -182,6 +182,26 @@ class Taps:
                 self.hook(tensor, functools.partial(callback, call))
 
         self.on_output(attach)
+
+    def on_call(self, callback: Callable[[tuple[Any, ...], dict[str, Any]], None]) -> None:
+        """Call back with the arguments before the whole model runs, compiled or not."""
+        model, compiled = self._model, self._model._compiled_call_impl
+        if compiled is None:
+            hook = _Hook(lambda module, args, kwargs: callback(args, kwargs))
+            self._handles.append(model.register_forward_pre_hook(hook, with_kwargs=True))
+            return
+
+        def call(*args: Any, **kwargs: Any) -> Any:  # model.compile() compiles what calls hooks
+            callback(args, kwargs)
+            return compiled(*args, **kwargs)
+
+        model._compiled_call_impl = call
+        self._scopes.callback(setattr, model, "_compiled_call_impl", compiled)
+
+    def before_update(self, optimizer: torch.optim.Optimizer, callback: Callable[[], None]) -> None:
+        """Call back before each `optimizer.step()` that takes place."""
+        hook = _Hook(lambda optimizer, args, kwargs: callback())
+        self._handles.append(optimizer.register_step_pre_hook(hook))
 
     def hook(self, tensor: Tensor, callback: Callable[[Tensor], None]) -> None:
         """Call back with the gradient with respect to one tensor, where it will have one."""
@@ -280,6 +300,20 @@ def first_nonfinite(model: nn.Module, forward: Callable[[], Any]) -> str | None:
 
 def _all_finite(value: Any) -> bool:
     return all(bool(torch.isfinite(tensor).all()) for tensor in tensors_in(value))
+
+
+class _Hook:
+    """A hook that compiled code leaves out, and that a copy or a pickle of the model is without."""
+
+    def __init__(self, function: Callable[..., None] | None = None) -> None:
+        self._function = function
+
+    def __call__(self, *args: Any) -> None:
+        if self._function is not None and not torch.compiler.is_compiling():
+            self._function(*args)
+
+    def __reduce__(self) -> tuple[Any, ...]:  # what copy and pickle ask for
+        return _Hook, ()
 
 
 class _GradientHook:
