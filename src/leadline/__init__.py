@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from leadline.core.errors import LeadlineError
     from leadline.data.arrays import from_arrays
+    from leadline.doctor.check import check
     from leadline.models.architecture import Architecture
     from leadline.models.create import create_model, list_models
     from leadline.recipes.train import train
@@ -37,6 +38,7 @@ __all__ = [
     "Setup",
     "Step",
     "Task",
+    "check",
     "create_model",
     "from_arrays",
     "list_models",
@@ -53,6 +55,7 @@ _HOMES = {
     "Setup": "leadline.training.setup",
     "Step": "leadline.training.step",
     "Task": "leadline.tasks.task",
+    "check": "leadline.doctor.check",
     "create_model": "leadline.models.create",
     "from_arrays": "leadline.data.arrays",
     "list_models": "leadline.models.create",

@@ -50,9 +50,13 @@ class Batch:
 
     def first(self, count: int) -> Batch:
         """The first `count` examples; what has another length than the batch is kept whole."""
+        return self.part(0, count)
+
+    def part(self, start: int, stop: int) -> Batch:
+        """The examples from `start` to before `stop`; other lengths are kept whole."""
         total = self.examples
         return self._map(
-            lambda tensor: tensor[:count] if tensor.ndim and len(tensor) == total else tensor
+            lambda tensor: tensor[start:stop] if tensor.ndim and len(tensor) == total else tensor
         )
 
     def to(self, *args: Any) -> Batch:
@@ -115,7 +119,7 @@ class Batch:
                 received=_describe(value),
                 remedy="end it with .mean(), or leave out reduction='none'",
             )
-        return value.reshape(())
+        return value if value.ndim == 0 else value.reshape(())
 
     def _map(self, change: Callable[[Tensor], Tensor]) -> Batch:
         return Batch(

@@ -1,0 +1,241 @@
+"""Faults of activations: at the output, against what the loss expects, and within the network."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from torch import Tensor
+
+from leadline.doctor.depth import Flow, gradient_flow_of
+from leadline.doctor.examination import Examination
+from leadline.doctor.finding import Evidence, Finding
+
+TOLERANCE = 1e-4
+"""How far the sum of a row of probabilities may be from 1 in float32 or bfloat16."""
+
+DEAD = 0.9
+"""Share of units that say the same for every example from which on a layer is nearly dead."""
+
+LOOKS = 32
+"""Values a unit must have shown before it is called dead: fewer may be chance."""
+
+SATURATED = 0.9
+"""Share of saturated outputs from which on a sigmoid or tanh layer hardly passes a gradient."""
+
+
+def signs(seen: Examination) -> Iterator[Finding]:
+    """What the activations say."""
+    yield from _output(seen)
+    yield from _dead(seen)
+    yield from _saturated(seen)
+    yield from _linear(seen)
+    flow = gradient_flow_of(seen.survey)
+    if flow is not None and flow.vanishes and _sigmoidal_share(seen) > 0.5:
+        yield _vanishing(seen, flow)
+
+
+def _output(seen: Examination) -> Iterator[Finding]:
+    nature, outputs = seen.nature, seen.survey.outputs.float()
+    if nature is None or outputs.numel() == 0:
+        return
+    within = bool(((outputs >= 0) & (outputs <= 1)).all())
+    axis = nature.class_axis if nature.class_axis is not None else -1
+    last = seen.survey.graph[-1] if seen.survey.graph else ""
+    if nature.kind == "cross_entropy" and (nature.classes or 0) > 1 and within:
+        sums = outputs.sum(dim=axis)
+        if _all_one(sums):
+            yield _double_softmax(float(sums.mean()), nature.classes or 0)
+            return
+        if last == "SigmoidBackward0":
+            yield _squashed("sigmoid", "cross entropy", outputs)
+            return
+    if nature.kind == "cross_entropy" and last.startswith(("Relu", "HardtanhBackward")):
+        yield _rectified(outputs)
+    if nature.kind == "binary_logits" and within and last == "SigmoidBackward0":
+        yield _squashed("sigmoid", "a binary cross entropy of logits", outputs)
+    if nature.kind == "nll" and not _all_one(outputs.exp().sum(dim=axis)):
+        total = float(outputs.exp().sum(dim=axis).mean())
+        yield Finding(
+            cause="activation_missing",
+            severity="error",
+            summary="the loss expects log-probabilities, and the outputs are none",
+            evidence=(
+                Evidence(
+                    quantity="sum of exp(output) over the classes", measured=total, expected="1"
+                ),
+            ),
+            remedy="end the model with log_softmax, or use cross_entropy on the logits",
+        )
+    if nature.kind == "log_of_probabilities" and not (within and _all_one(outputs.sum(dim=axis))):
+        total = float(outputs.sum(dim=axis).mean())
+        yield Finding(
+            cause="activation_missing",
+            severity="error",
+            summary="the loss takes the logarithm of probabilities, and the outputs are none",
+            evidence=(
+                Evidence(
+                    quantity="sum of the outputs over the classes", measured=total, expected="1"
+                ),
+            ),
+            remedy="use cross_entropy on the logits, which is also safe for large ones",
+        )
+
+
+def _all_one(sums: Tensor) -> bool:
+    return bool(((sums - 1).abs() < max(TOLERANCE, 1e-2 * (sums.dtype.itemsize < 4))).all())
+
+
+def _double_softmax(total: float, classes: int) -> Finding:
+    floor = math.log(1 + (classes - 1) / math.e)
+    return Finding(
+        cause="double_softmax",
+        severity="error",
+        summary="the outputs are probabilities already, and the loss applies a softmax again: it "
+        f"cannot fall below {floor:.2f} and its gradient is weak",
+        evidence=(
+            Evidence(quantity="sum of an output row", measured=total, expected="anything but 1"),
+            Evidence(quantity="lowest loss that can be reached", measured=floor, expected="near 0"),
+        ),
+        remedy="return the logits: drop the softmax at the end (use it for predictions only)",
+        source="torch.nn.CrossEntropyLoss: the input is expected to contain unnormalised logits",
+    )
+
+
+def _squashed(name: str, loss: str, outputs: Tensor) -> Finding:
+    return Finding(
+        cause="activation_extra",
+        severity="error",
+        summary=f"a {name} ends the model, and {loss} expects logits and applies its own",
+        evidence=(
+            Evidence(
+                quantity="range of the outputs",
+                measured=f"{float(outputs.min()):.3f} to {float(outputs.max()):.3f}",
+                expected="logits of both signs",
+            ),
+        ),
+        remedy=f"drop the {name} at the end, or use the loss that takes probabilities",
+    )
+
+
+def _rectified(outputs: Tensor) -> Finding:
+    share = float((outputs == 0).float().mean())
+    return Finding(
+        cause="output_activation_wrong",
+        severity="error",
+        summary="a rectifier ends the model: logits below 0 are cut off and pass no gradient",
+        evidence=(
+            Evidence(quantity="share of logits that are exactly 0", measured=share, expected="0"),
+            Evidence(quantity="smallest logit", measured=float(outputs.min()), expected="below 0"),
+        ),
+        remedy="drop the activation behind the last layer",
+    )
+
+
+def _dead(seen: Examination) -> Iterator[Finding]:
+    dead = [
+        layer
+        for layer in seen.survey.layers
+        if layer.is_activation
+        and layer.silent >= DEAD
+        and math.prod(layer.shape) / max(_width(layer.shape), 1) >= LOOKS
+    ]
+    whole = [layer for layer in dead if layer.silent == 1 and not layer.gradient]
+    if dead:
+        named = whole or dead
+        yield Finding(
+            cause="hidden_activation_wrong" if not _constant(seen) else "init_constant",
+            severity="error" if whole else "warning",
+            summary="units of an activation say the same whatever the input is: "
+            + ("nothing flows through" if whole else "little flows through"),
+            layers=tuple(layer.name for layer in named),
+            evidence=tuple(
+                Evidence(
+                    quantity=f"units of {layer.name} that never change",
+                    measured=layer.silent,
+                    expected=f"a share below {DEAD:g}",
+                )
+                for layer in named[:3]
+            ),
+            remedy="look at the scale and bias of the layer before; a leaky activation or a norm "
+            "layer keeps units alive",
+            source="Lu et al. 2020, Dying ReLU and Initialization",
+        )
+
+
+def _constant(seen: Examination) -> bool:
+    return any(p.constant and p.norm > 0 and len(p.shape) >= 2 for p in seen.survey.parameters)
+
+
+def _width(shape: tuple[int, ...]) -> int:
+    return shape[1] if len(shape) >= 4 else shape[-1]
+
+
+def _saturated(seen: Examination) -> Iterator[Finding]:
+    hidden = seen.survey.layers[:-1]
+    stuck = [layer for layer in hidden if layer.saturated >= SATURATED]
+    if stuck:
+        yield Finding(
+            cause="hidden_activation_wrong",
+            severity="warning",
+            summary="sigmoid or tanh units sit at the ends of their range, where their slope is "
+            "near 0: hardly any gradient passes",
+            layers=tuple(layer.name for layer in stuck),
+            evidence=tuple(
+                Evidence(
+                    quantity=f"saturated outputs of {layer.name}",
+                    measured=layer.saturated,
+                    expected=f"a share below {SATURATED:g}",
+                )
+                for layer in stuck[:3]
+            ),
+            remedy="scale the inputs and the weights of the layer before down, or use relu",
+            source="Glorot & Bengio 2010, section 3",
+        )
+
+
+def _linear(seen: Examination) -> Iterator[Finding]:
+    """Several dense layers or convolutions, and nothing but linear things between them."""
+    layers = seen.survey.layers
+    affine = [layer for layer in layers if layer.is_affine]
+    if len(affine) < 2:
+        return
+    linear = ("conv", "linear", "dropout", "flatten", "identity", "avgpool", "add", "batchnorm")
+    nonlinear = [x for x in layers if not any(word in x.kind.lower() for word in linear)]
+    nonlinear = [x for x in nonlinear if x is not layers[-1]]
+    if not nonlinear:
+        yield Finding(
+            cause="activation_missing",
+            severity="warning",
+            summary=f"{len(affine)} layers without a nonlinearity between them are one linear "
+            "layer: depth adds nothing",
+            layers=tuple(layer.name for layer in affine),
+            evidence=(
+                Evidence(
+                    quantity="nonlinear layers between the first and the last",
+                    measured=0.0,
+                    expected="one between each two",
+                ),
+            ),
+            remedy="put a ReLU (or GELU) behind each layer but the last",
+        )
+
+
+def _sigmoidal_share(seen: Examination) -> float:
+    active = [layer.kind.lower() for layer in seen.survey.layers if layer.is_activation]
+    squashing = [kind for kind in active if kind in ("sigmoid", "tanh", "softsign", "hardsigmoid")]
+    return len(squashing) / len(active) if active else 0.0
+
+
+def _vanishing(seen: Examination, flow: Flow) -> Finding:
+    kinds = sorted({x.kind for x in seen.survey.layers if x.is_activation})
+    return Finding(
+        cause="hidden_activation_wrong",
+        severity=flow.severity,
+        summary=f"the gradient vanishes on its way back through {' and '.join(kinds)}: the first "
+        "layers hardly learn",
+        layers=(flow.first, flow.last),
+        evidence=(flow.evidence,),
+        remedy="use relu or gelu inside the network, with residual paths or norm layers when deep",
+        source="Hochreiter 1991; Glorot & Bengio 2010: a sigmoid's slope is at most 0.25",
+    )

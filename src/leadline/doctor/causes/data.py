@@ -1,0 +1,88 @@
+"""Faults of the data: values that are no numbers, labels that do not fit, classes in order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+
+from leadline.doctor.examination import Examination
+from leadline.doctor.finding import Evidence, Finding
+
+FEW = 16
+"""Examples below which a batch of one class says nothing."""
+
+
+def signs(seen: Examination) -> Iterator[Finding]:
+    """What one batch says about the data."""
+    yield from _not_finite(seen)
+    yield from _labels(seen)
+    yield from _one_class(seen)
+
+
+def _not_finite(seen: Examination) -> Iterator[Finding]:
+    for index, tensor in enumerate(seen.batch.inputs):
+        bad = int((~torch.isfinite(tensor)).sum()) if tensor.is_floating_point() else 0
+        if bad:
+            yield Finding(
+                cause="input_not_finite",
+                severity="error",
+                summary=f"the input holds {bad:,} numbers that are NaN or infinite",
+                evidence=(
+                    Evidence(
+                        quantity=f"NaN or infinite numbers in input {index}",
+                        measured=float(bad),
+                        expected="none",
+                    ),
+                ),
+                remedy="find where the data get them: a division by zero, an empty field, a log "
+                "of 0; fill or drop those examples before the loop",
+            )
+
+
+def _labels(seen: Examination) -> Iterator[Finding]:
+    classes, numbers = seen.nature and seen.nature.classes, seen.class_numbers
+    if not classes or numbers is None or not len(numbers) or not seen.nature:
+        return
+    if not seen.nature.over_classes or len(numbers) < 4 * classes or classes < 3:
+        return
+    present = torch.bincount(numbers, minlength=classes)
+    if present[0] == 0 and bool((present[1:] > 0).all()):
+        yield Finding(
+            cause="labels_shifted",
+            severity="warning",
+            summary=f"class 0 never comes, all the other {classes - 1} do: labels from 1 on, "
+            "with an output too many, are the usual reason",
+            evidence=(
+                Evidence(quantity="examples of class 0", measured=0.0, expected="some"),
+                Evidence(
+                    quantity="outputs",
+                    measured=float(classes),
+                    expected=f"{classes - 1}, one per class that comes",
+                ),
+            ),
+            remedy="subtract 1 from the labels and drop one output",
+        )
+
+
+def _one_class(seen: Examination) -> Iterator[Finding]:
+    numbers, classes = seen.class_numbers, seen.nature and seen.nature.classes
+    if numbers is None or not classes or classes < 2 or len(numbers) < FEW:
+        return
+    if seen.survey.outputs.ndim != 2 or len(torch.unique(numbers)) > 1:
+        return
+    only = int(numbers[0])
+    yield Finding(
+        cause="shuffle_missing",
+        severity="warning",
+        summary=f"all {len(numbers)} examples of the batch are of class {only}: data in the order "
+        "of their classes, not shuffled, or one class only",
+        evidence=(
+            Evidence(
+                quantity="classes in the batch",
+                measured=1.0,
+                expected=f"several of {classes}",
+            ),
+        ),
+        remedy="pass shuffle=True to the DataLoader, or shuffle the examples once",
+    )

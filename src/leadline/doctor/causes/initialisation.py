@@ -1,0 +1,136 @@
+"""Faults of initialisation: units that begin alike, signals that grow or shrink layer by layer."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from leadline.doctor.causes.preprocessing import LARGE
+from leadline.doctor.depth import gradient_flow_of
+from leadline.doctor.examination import Examination
+from leadline.doctor.finding import Evidence, Finding
+
+START = 3.0
+"""A loss at the start of more than so many times the ignorant one is bad luck no more."""
+
+SOURCE = "Glorot & Bengio 2010; He et al. 2015"
+
+
+def signs(seen: Examination) -> Iterator[Finding]:
+    """What the weights and the spread of the signal say."""
+    constant = _constant(seen)
+    if constant is not None:
+        yield constant
+        return
+    yield from _scale(seen)
+    yield from _start(seen)
+
+
+def _constant(seen: Examination) -> Finding | None:
+    """Weights that are all the same number: the units of the layer stay copies of each other."""
+    matrices = [p for p in seen.survey.parameters if len(p.shape) >= 2 and _several(p.shape)]
+    same = [p for p in matrices if p.constant and p.norm > 0 and not _is_table(p.shape)]
+    heard = [p for p in matrices if p.gradient]
+    silent = [p for p in matrices if p.constant and p.norm == 0]
+    stuck = bool(silent) and not heard and any(p.gradient is not None for p in matrices)
+    if not same and not stuck:
+        return None
+    named = same or silent
+    return Finding(
+        cause="init_constant",
+        severity="error",
+        summary="all weights of a layer begin with the same number: its units compute the same, "
+        "get the same gradient and stay the same"
+        if same
+        else "weights of several layers begin at 0: no gradient reaches any of them",
+        layers=tuple(p.name for p in named),
+        evidence=tuple(
+            Evidence(
+                quantity=f"different numbers among the {math.prod(p.shape):,} of {p.name}",
+                measured=1.0,
+                expected="as many as there are weights",
+            )
+            for p in named[:3]
+        ),
+        remedy="initialise at random: torch.nn.init.kaiming_normal_(weight)",
+        source=SOURCE,
+    )
+
+
+def _several(shape: tuple[int, ...]) -> bool:
+    return shape[0] > 1 and math.prod(shape[1:]) > 1
+
+
+def _is_table(shape: tuple[int, ...]) -> bool:
+    """Gains and tokens kept as [1, 1, D] are constants by design."""
+    return sum(size > 1 for size in shape) < 2
+
+
+def _scale(seen: Examination) -> Iterator[Finding]:
+    flow = gradient_flow_of(seen.survey)
+    if flow is None or not (flow.vanishes or flow.explodes):
+        return
+    squashing = {"sigmoid", "tanh", "softsign", "hardsigmoid"}
+    active = [x.kind.lower() for x in seen.survey.layers if x.is_activation]
+    if flow.vanishes and sum(kind in squashing for kind in active) > len(active) / 2:
+        return  # the activation's fault, named there
+    normed = any("norm" in layer.kind.lower() for layer in seen.survey.layers)
+    affine = [layer for layer in seen.survey.layers if layer.is_affine]
+    growth = affine[-1].std / affine[0].std if affine[0].std > 0 else math.inf
+    what = "explodes" if flow.explodes else "vanishes"
+    yield Finding(
+        cause="init_bad_scale" if normed or not 0.1 < growth < 10 else "norm_missing",
+        severity=flow.severity,
+        summary=f"the gradient {what} on its way back through {len(affine)} layers",
+        layers=(flow.first, flow.last),
+        evidence=(
+            flow.evidence,
+            Evidence(
+                quantity="spread of the last layer over that of the first",
+                measured=growth,
+                expected="within a power of ten of 1",
+            ),
+        ),
+        remedy="initialise for the activation (He for relu, Glorot for tanh); put norm layers or "
+        "residual paths between the layers",
+        source=SOURCE,
+    )
+
+
+def _start(seen: Examination) -> Iterator[Finding]:
+    nature, loss = seen.nature, seen.survey.loss
+    if nature is None or nature.at_start is None or nature.classes == 1:
+        return
+    targets = seen.targets
+    count = targets.numel() if nature.sums and targets is not None else 1
+    expected = nature.at_start * count
+    if not math.isfinite(loss) or loss <= START * expected + count:
+        return
+    inputs = [t.float() for t in seen.batch.inputs if t.is_floating_point()]
+    if inputs and float(inputs[0].square().mean().sqrt()) > LARGE:
+        return  # the inputs' fault, named there
+    last = seen.survey.layers[-1:] if seen.survey.layers else ()
+    name = f"ln {nature.classes}" if nature.classes else "ln 2"
+    yield Finding(
+        cause="init_bad_scale",
+        severity="warning",
+        summary="the untrained network is sure of itself and wrong: its first steps only undo that "
+        "(if it is trained, the labels or the preprocessing are not those it was trained with)",
+        layers=tuple(layer.name for layer in last),
+        evidence=(
+            Evidence(
+                quantity="loss at the start",
+                measured=loss,
+                expected=f"about {name} = {nature.at_start:.3g}"
+                + (f" for each of {count} targets" if count > 1 else ""),
+            ),
+            Evidence(
+                quantity="spread of the outputs",
+                measured=float(seen.survey.outputs.float().std()),
+                expected="about 1 or less",
+            ),
+        ),
+        remedy="start the last layer small (weights of a hundredth, biases 0), or normalise "
+        "before it",
+        source="Karpathy, A Recipe for Training Neural Networks: verify loss at init",
+    )

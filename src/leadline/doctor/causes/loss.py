@@ -1,0 +1,160 @@
+"""Faults of the loss: shapes that broadcast, sums for means, an axis that is not the classes'."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from leadline.doctor.examination import Examination
+from leadline.doctor.finding import Evidence, Finding
+from leadline.measure.batch import Batch
+
+
+def signs(seen: Examination) -> Iterator[Finding]:
+    """What the loss function's answers say."""
+    yield from _broadcast(seen)
+    yield from _sums(seen)
+    yield from _wrong_axis(seen)
+
+
+def _shape(tensor: Tensor) -> str:
+    return str(tuple(tensor.shape))
+
+
+def _broadcast(seen: Examination) -> Iterator[Finding]:
+    matched, targets, outputs = seen.matched_loss, seen.targets, seen.survey.outputs
+    if matched is None or targets is None or not math.isfinite(matched):
+        return
+    if abs(matched - seen.survey.loss) <= 1e-5 * max(abs(matched), 1e-12):
+        return
+    wide = tuple(torch.broadcast_shapes(outputs.shape, targets.shape))
+    yield Finding(
+        cause="target_broadcast_shape",
+        severity="error",
+        summary=f"outputs {_shape(outputs)} and targets {_shape(targets)} broadcast to {wide}: "
+        "each output is compared with every target, and the network learns their mean",
+        evidence=(
+            Evidence(
+                quantity="loss as given", measured=seen.survey.loss, expected=f"{matched:.4g}"
+            ),
+            Evidence(
+                quantity="loss with equal shapes", measured=matched, expected="the loss as given"
+            ),
+        ),
+        remedy="give the targets the outputs' shape: targets.view_as(outputs), or "
+        "outputs.squeeze(-1)",
+    )
+
+
+def _sums(seen: Examination) -> Iterator[Finding]:
+    if seen.nature is None or not seen.nature.sums or seen.batch.examples < 2:
+        return
+    yield Finding(
+        cause="loss_reduction_wrong",
+        severity="warning",
+        summary="the loss adds the examples up instead of averaging them: the step grows with the "
+        "batch, and the learning rate means another thing for each batch size",
+        evidence=(
+            Evidence(
+                quantity="loss of the batch twice over that of the batch",
+                measured=2.0,
+                expected="1",
+            ),
+        ),
+        remedy="use reduction='mean', or divide by the number of examples",
+    )
+
+
+def _wrong_axis(seen: Examination) -> Iterator[Finding]:
+    """Probabilities that add up to 1 over the examples: a softmax along the batch."""
+    outputs = seen.survey.outputs.float()
+    if outputs.ndim < 2 or len(outputs) < 2 or not bool((outputs >= 0).all()):
+        return
+    over_batch, over_classes = outputs.sum(dim=0), outputs.sum(dim=1)
+    along = bool(((over_batch - 1).abs() < 1e-3).all())
+    if along and not bool(((over_classes - 1).abs() < 1e-3).all()):
+        yield Finding(
+            cause="loss_axis_wrong",
+            severity="error",
+            summary="the outputs add up to 1 over the examples of the batch, not over the classes: "
+            "a softmax along the wrong axis",
+            evidence=(
+                Evidence(
+                    quantity="sum over the batch",
+                    measured=float(over_batch.mean()),
+                    expected="any number",
+                ),
+                Evidence(
+                    quantity="sum over the classes",
+                    measured=float(over_classes.mean()),
+                    expected="1 for probabilities",
+                ),
+            ),
+            remedy="drop the softmax when the loss takes logits, else softmax(dim=1)",
+        )
+
+
+def explain_failed_loss(outputs: Tensor, batch: Batch, reason: str) -> Finding | None:
+    """What is wrong when the loss function cannot even be computed, where that can be said."""
+    targets = batch.targets
+    if not isinstance(targets, Tensor) or outputs.ndim < 1:
+        return None
+    if not targets.is_floating_point() and targets.dtype != torch.bool:
+        return _out_of_range(outputs, targets, reason)
+    if outputs.shape != targets.shape:
+        return Finding(
+            cause="target_broadcast_shape",
+            severity="error",
+            summary="the loss cannot compare outputs and targets of different shapes",
+            evidence=(
+                Evidence(
+                    quantity="shape of the targets",
+                    measured=_shape(targets),
+                    expected=f"that of the outputs, {_shape(outputs)}",
+                ),
+            ),
+            remedy="give the targets the outputs' shape: targets.view_as(outputs)",
+        )
+    low, high = float(outputs.min()), float(outputs.max())
+    if "between 0 and 1" in reason and (low < 0 or high > 1):
+        return Finding(
+            cause="activation_missing",
+            severity="error",
+            summary="the loss takes probabilities, and the outputs are not between 0 and 1",
+            evidence=(
+                Evidence(
+                    quantity="range of the outputs",
+                    measured=f"{low:.3g} to {high:.3g}",
+                    expected="0 to 1",
+                ),
+            ),
+            remedy="use binary_cross_entropy_with_logits, or end the model with a sigmoid",
+        )
+    return None
+
+
+def _out_of_range(outputs: Tensor, targets: Tensor, reason: str) -> Finding | None:
+    axis = 1 if outputs.ndim > 1 else 0
+    classes = outputs.shape[-1] if outputs.ndim == targets.ndim + 1 else outputs.shape[axis]
+    wanted = targets[targets >= 0].reshape(-1)
+    if not len(wanted) or int(wanted.max()) < classes:
+        return None
+    low, high = int(wanted.min()), int(wanted.max())
+    shifted = low >= 1 and high == classes
+    return Finding(
+        cause="labels_shifted" if shifted else "output_units_wrong",
+        severity="error",
+        summary=f"the labels go from {low} to {high}, and the model has {classes} outputs, "
+        f"numbered 0 to {classes - 1}" + (": they begin at 1 instead of 0" if shifted else ""),
+        evidence=(
+            Evidence(
+                quantity="largest label", measured=float(high), expected=f"at most {classes - 1}"
+            ),
+            Evidence(quantity="smallest label", measured=float(low), expected="0"),
+            Evidence(quantity="what the loss said", measured=reason, expected="a number"),
+        ),
+        remedy="subtract 1 from the labels" if shifted else f"give the model {high + 1} outputs",
+    )

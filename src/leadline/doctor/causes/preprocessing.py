@@ -1,0 +1,124 @@
+"""Faults of preprocessing: inputs that are far too large, far too small, or of uneven scale.
+
+Weights are initialised for inputs of mean 0 and variance 1 (LeCun et al. 1998, Efficient
+BackProp). A network whose first layer normalises does not care, so that it is not blamed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from leadline.doctor.examination import Examination
+from leadline.doctor.finding import Evidence, Finding, Severity
+
+LARGE = 10.0
+"""Root mean square of an input from which on it is large: raw pixels have about 130."""
+
+VERY_LARGE = 50.0
+"""And from which on it is an error where nothing normalises behind it."""
+
+SMALL = 0.02
+"""Below it an input is small: pixels divided by 255 twice have 0.002."""
+
+UNEVEN = 1e3
+"""Ratio of the largest to the smallest feature's root mean square."""
+
+SOURCE = "LeCun et al. 1998, Efficient BackProp, section 4.3"
+
+
+def signs(seen: Examination) -> Iterator[Finding]:
+    """What the inputs' scale says."""
+    floating = [t for t in seen.batch.inputs if t.is_floating_point() and t.numel()]
+    if not floating or not bool(torch.isfinite(floating[0]).all()):
+        return
+    inputs = floating[0].float()
+    if normalises_at_once(seen):
+        return
+    size = float(inputs.square().mean().sqrt())
+    uneven = _unevenness(inputs)
+    if size > LARGE:
+        yield _large(seen, inputs, size)
+    elif uneven > UNEVEN:
+        yield _uneven(uneven)
+    elif 0 < size < SMALL:
+        yield Finding(
+            cause="input_double_normalized",
+            severity="warning",
+            summary="the inputs are tiny: scaled twice, perhaps divided by 255 once too often",
+            evidence=(
+                Evidence(
+                    quantity="root mean square of the input", measured=size, expected="about 1"
+                ),
+            ),
+            remedy="scale once; then subtract the mean and divide by the standard deviation",
+            source=SOURCE,
+        )
+
+
+def normalises_at_once(seen: Examination) -> bool:
+    """Whether a norm is the first layer, or comes right behind the first linear one."""
+    kinds = [layer.kind.lower() for layer in seen.survey.layers[:3]]
+    for kind in kinds:
+        if "norm" in kind:
+            return True
+        if not any(word in kind for word in ("conv", "linear", "dropout", "flatten", "cat")):
+            return False
+    return False
+
+
+def _unevenness(inputs: Tensor) -> float:
+    """The largest over the smallest feature's spread; 1 for what is not a table of features."""
+    if inputs.ndim != 2 or len(inputs) < 8 or inputs.shape[1] > 1000:
+        return 1.0
+    sizes = inputs.square().mean(dim=0).sqrt()
+    sizes = sizes[sizes > 0]
+    return float(sizes.max() / sizes.min()) if len(sizes) > 1 else 1.0
+
+
+def _large(seen: Examination, inputs: Tensor, size: float) -> Finding:
+    mean, std = float(inputs.mean()), float(inputs.std()) if inputs.numel() > 1 else math.nan
+    severity: Severity = "error" if size > VERY_LARGE else "warning"
+    return Finding(
+        cause="input_not_normalized",
+        severity=severity,
+        summary="the inputs are far larger than weights are initialised for, so that the first "
+        "steps throw the network far off",
+        evidence=(
+            Evidence(quantity="root mean square of the input", measured=size, expected="about 1"),
+            Evidence(quantity="mean of the input", measured=mean, expected="about 0"),
+            Evidence(quantity="standard deviation of the input", measured=std, expected="about 1"),
+            Evidence(
+                quantity="loss at the start", measured=seen.survey.loss, expected=_start(seen)
+            ),
+        ),
+        layers=tuple(layer.name for layer in seen.survey.layers[:1]),
+        remedy="subtract the training set's mean and divide by its standard deviation; pixels "
+        "from 0 to 255: divide by 255 first",
+        source=SOURCE,
+    )
+
+
+def _start(seen: Examination) -> str:
+    start = seen.nature.at_start if seen.nature else None
+    return "small" if start is None else f"about {start:.3g}"
+
+
+def _uneven(ratio: float) -> Finding:
+    return Finding(
+        cause="input_not_normalized",
+        severity="warning",
+        summary="the features differ in scale by powers of ten: the largest drowns the others",
+        evidence=(
+            Evidence(
+                quantity="largest over smallest feature",
+                measured=ratio,
+                expected=f"below {UNEVEN:g}",
+            ),
+        ),
+        remedy="standardise each feature by its own mean and standard deviation",
+        source=SOURCE,
+    )

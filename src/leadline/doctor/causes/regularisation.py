@@ -1,0 +1,85 @@
+"""Faults of regularisation: dropout that takes too much, or does not know when to stop."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from torch import nn
+from torch.nn.modules.dropout import _DropoutNd
+
+from leadline.doctor.causes.numerics import ROUNDING
+from leadline.doctor.examination import Examination, settings
+from leadline.doctor.finding import Evidence, Finding
+
+HIGH_DROPOUT = 0.7
+"""Share beyond which a dropout layer is a mistake: 0.5 is usual, GoogLeNet goes as far as 0.7."""
+
+STRONG_DECAY = 0.02
+"""Coupled weight decay (in the gradient) above the usual 1e-5 to 1e-2."""
+
+COUPLED = ("SGD", "Adam", "RMSprop", "Adagrad", "Adadelta", "Adamax")
+"""Optimizers whose weight_decay is added to the gradient: AdamW's and Muon's is not."""
+
+
+def signs(seen: Examination) -> Iterator[Finding]:
+    """What dropout and weight decay say."""
+    yield from _high(seen)
+    yield from _in_evaluation(seen)
+    yield from _decay(seen)
+
+
+def _high(seen: Examination) -> Iterator[Finding]:
+    high = {
+        name: module.p
+        for name, module in seen.model.named_modules()
+        if isinstance(module, _DropoutNd | nn.AlphaDropout) and module.p > HIGH_DROPOUT
+    }
+    if high:
+        name, worst = max(high.items(), key=lambda pair: pair[1])
+        yield Finding(
+            cause="dropout_too_high",
+            severity="error" if worst >= 1 else "warning",
+            summary=f"dropout removes {worst:.0%} of the units of {name!r}"
+            + (": nothing is left" if worst >= 1 else ": little is left to learn with"),
+            layers=tuple(high),
+            evidence=(Evidence(quantity="dropout", measured=worst, expected="0.1 to 0.5"),),
+            remedy="use 0.5 or less; p is the share that is removed, not kept",
+            source="Srivastava et al. 2014, section 7.3",
+        )
+
+
+def _in_evaluation(seen: Examination) -> Iterator[Finding]:
+    found = seen.determinism
+    if found is None or found.repeated > ROUNDING or not found.redrawn > ROUNDING:
+        return
+    yield Finding(
+        cause="dropout_misuse",
+        severity="warning",
+        summary="the model still draws random numbers in evaluation mode: predictions change from "
+        "call to call",
+        evidence=(
+            Evidence(
+                quantity="relative difference of two passes in evaluation mode",
+                measured=found.redrawn,
+                expected="0",
+            ),
+        ),
+        remedy="use nn.Dropout, or F.dropout(x, p, training=self.training)",
+    )
+
+
+def _decay(seen: Examination) -> Iterator[Finding]:
+    if seen.optimizer is None or type(seen.optimizer).__name__ not in COUPLED:
+        return
+    strongest = max((float(g.get("weight_decay") or 0) for g in settings(seen)), default=0.0)
+    if strongest > STRONG_DECAY:
+        yield Finding(
+            cause="reg_too_strong",
+            severity="warning",
+            summary="the weight decay pulls harder than most losses can",
+            evidence=(
+                Evidence(quantity="weight_decay", measured=strongest, expected="1e-5 to 1e-2"),
+            ),
+            remedy="use 5e-4, or AdamW for a decay that is apart from the gradient",
+            source="Loshchilov & Hutter 2019",
+        )

@@ -1,0 +1,230 @@
+"""Check: one pass in seconds before the training, and what it says about the network.
+
+    print(leadline.check(model, batch, loss))
+
+The evidence is gathered first (`examination`), then every family of causes looks at it. A healthy
+network gives no finding. Nothing is changed: model, gradients, buffers, optimizer and random
+streams are afterwards what they were.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from leadline.core.errors import MeasurementError
+from leadline.core.profile import Profile
+from leadline.core.seeds import preserved_random_state, seed_everything
+from leadline.core.taps import Taps
+from leadline.doctor.causes import (
+    activation,
+    architecture,
+    data,
+    initialisation,
+    normalisation,
+    numerics,
+    optimisation,
+    preprocessing,
+    regularisation,
+    training_loop,
+)
+from leadline.doctor.causes import (
+    loss as loss_causes,
+)
+from leadline.doctor.examination import Examination, examine
+from leadline.doctor.finding import Finding, by_severity
+from leadline.doctor.words import describe_checkup
+from leadline.measure.batch import Batch, Loss, main_output, read_batch
+from leadline.measure.survey import Survey
+from leadline.training.setup import Setup
+
+Signs = Callable[[Examination], Iterator[Finding]]
+
+FAMILIES: tuple[Signs, ...] = (
+    data.signs,
+    numerics.signs,
+    training_loop.signs,
+    loss_causes.signs,
+    activation.signs,
+    architecture.signs,
+    preprocessing.signs,
+    initialisation.signs,
+    normalisation.signs,
+    regularisation.signs,
+    optimisation.signs,
+)
+"""Who looks at the evidence; of findings of one severity, the earlier family's come first."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Checkup:
+    """What a check found: `findings`, the worst first, and the layers it saw.
+
+    `loss` is that of the batch before any step, `expected_loss` that of a network that knows
+    nothing, None where the loss is of no known kind. `survey` is None when the loss itself could
+    not be computed.
+    """
+
+    findings: tuple[Finding, ...]
+    survey: Survey | None
+    loss: float
+    expected_loss: float | None
+    model: str
+    seconds: float
+
+    @property
+    def healthy(self) -> bool:
+        """Whether there is neither an error nor a warning."""
+        return all(finding.severity == "note" for finding in self.findings)
+
+    @property
+    def profile(self) -> Profile | None:
+        """The layers in depth order, with spread, gradient and the share of silent units."""
+        return self.survey.profile if self.survey is not None else None
+
+    def to_plain(self) -> dict[str, Any]:
+        """The checkup as plain values for JSON."""
+        return {
+            "model": self.model,
+            "healthy": self.healthy,
+            "findings": [finding.to_plain() for finding in self.findings],
+            "loss": self.loss if math.isfinite(self.loss) else str(self.loss),
+            "expected_loss": self.expected_loss,
+            "seconds": round(self.seconds, 3),
+            "profile": self.profile.to_plain() if self.profile is not None else None,
+        }
+
+    def __str__(self) -> str:
+        return describe_checkup(
+            model=self.model,
+            survey=self.survey,
+            findings=self.findings,
+            loss=self.loss,
+            expected=self.expected_loss,
+            seconds=self.seconds,
+        )
+
+
+def check(
+    model: nn.Module | Setup,
+    batch: Any = None,
+    loss: Loss | None = None,
+    *,
+    optimizer: Optimizer | None = None,
+) -> Checkup:
+    """Check a network before it trains: a model with a batch and a loss, or a whole Setup.
+
+    `batch` is what one turn of a loop over the data gives: `(inputs, targets)`, or a mapping of
+    keywords; `loss` takes `(outputs, targets)`, and may be left out when the model returns its
+    own. With the `optimizer` its first step is looked at too. Cost: 2 to 4 forward-backward
+    passes. Raises MeasurementError when there is nothing to measure: a model that fails on the
+    batch, or that has no parameters to learn with.
+
+    >>> model = nn.Sequential(nn.Linear(4, 3), nn.Softmax(dim=1))
+    >>> batch = torch.randn(8, 4), torch.arange(8) % 3
+    >>> [finding.cause for finding in check(model, batch, nn.CrossEntropyLoss()).findings]
+    ['double_softmax']
+    """
+    if isinstance(model, Setup):
+        return _check_setup(model)
+    if batch is None:
+        raise MeasurementError(
+            expected="a model, a batch and a loss, or a Setup",
+            received=f"a {type(model).__name__} alone",
+            remedy="check(model, next(iter(loader)), loss)",
+        )
+    return _check(model, batch, loss, optimizer=optimizer, scheduled=False)
+
+
+def _check_setup(setup: Setup) -> Checkup:
+    """Build the setup as a training would, on its first batch."""
+    with preserved_random_state():
+        seed_everything(setup.seed)
+        model = setup.model()
+        optimizer = setup.optimizer(model)
+        if setup.schedule is not None:
+            setup.schedule(optimizer)
+        batch = next(iter(setup.batches), None)
+        if batch is None:
+            raise MeasurementError(
+                expected="a Setup with at least one batch",
+                received="batches that are empty",
+                remedy="check the path and the filter of the data, and drop_last",
+            )
+        model.train()
+        return _check(
+            model, batch, setup.loss, optimizer=optimizer, scheduled=setup.schedule is not None
+        )
+
+
+def _check(
+    model: nn.Module,
+    batch: Any,
+    loss: Loss | None,
+    *,
+    optimizer: Optimizer | None,
+    scheduled: bool,
+) -> Checkup:
+    name = type(getattr(model, "_orig_mod", model)).__name__
+    first: list[Finding] = []
+    try:
+        seen = examine(model, batch, loss=loss, optimizer=optimizer, scheduled=scheduled)
+    except MeasurementError as error:
+        failed = _explain(model, batch, error)
+        if failed is None:
+            raise
+        first = [failed.finding]
+        if failed.mended is None:
+            return Checkup(
+                findings=tuple(first),
+                survey=None,
+                loss=math.nan,
+                expected_loss=None,
+                model=name,
+                seconds=0.0,
+            )
+        seen = examine(model, failed.mended, loss=loss, optimizer=optimizer, scheduled=scheduled)
+    findings = [finding for signs in FAMILIES for finding in signs(seen)]
+    return Checkup(
+        findings=by_severity([*first, *findings]),
+        survey=seen.survey,
+        loss=seen.survey.loss,
+        expected_loss=seen.nature.at_start if seen.nature else None,
+        model=name,
+        seconds=seen.seconds,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Failed:
+    """Why the loss could not be computed, and a batch with which it can, to look further."""
+
+    finding: Finding
+    mended: Batch | None
+
+
+def _explain(model: nn.Module, batch: Any, error: MeasurementError) -> _Failed | None:
+    """The cause of a loss that cannot be computed, where outputs and targets tell it."""
+    if error.expected != LOSS_FAILED or error.__cause__ is None:
+        return None
+    given = read_batch(batch, model=model)
+    with Taps(model), torch.no_grad():
+        outputs = main_output(given.forward(model))
+    finding = loss_causes.explain_failed_loss(outputs, given, str(error.__cause__))
+    if finding is None:
+        return None
+    mended = None
+    if finding.cause in ("labels_shifted", "output_units_wrong"):
+        classes = outputs.shape[-1 if outputs.ndim == given.targets.ndim + 1 else 1]
+        mended = replace(given, targets=given.targets.clamp(max=classes - 1))
+    return _Failed(finding=finding, mended=mended)
+
+
+LOSS_FAILED = "a loss that takes (outputs, targets)"
+"""How `Batch.loss_of` begins when the loss function raised."""

@@ -1,0 +1,75 @@
+"""How the gradient changes through the depth, in one number: first layers against last.
+
+What counts for a layer is the change of the loss when its output changes by a given share of its
+own size: gradient × spread × √(number of outputs). In a chain of layers that only rescale it is the
+same everywhere, whatever the layers' units are. Layers whose weights begin at zero on purpose (the
+last in a residual branch) are left out, since nothing flows there yet.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from dataclasses import dataclass
+
+from leadline.doctor.finding import Evidence, Severity
+from leadline.measure.survey import Survey
+
+WEAK = 1e-4
+"""Ratio of first to last from which on a gradient vanishes: a warning."""
+
+GONE = 1e-7
+"""And from which on it is an error: float32 itself resolves 1e-7 of a sum."""
+
+FEWEST = 4
+"""Layers below which there is no depth to speak of."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Flow:
+    """The median effect of the first quarter of the layers over that of the last quarter."""
+
+    ratio: float
+    first: str
+    last: str
+
+    @property
+    def vanishes(self) -> bool:
+        """Whether too little comes back to the first layers."""
+        return self.ratio < WEAK
+
+    @property
+    def explodes(self) -> bool:
+        """Whether the first layers get far more than the last."""
+        return self.ratio > 1 / WEAK
+
+    @property
+    def severity(self) -> Severity:
+        """An error beyond what float32 resolves, else a warning."""
+        return "error" if self.ratio < GONE or self.ratio > 1 / GONE else "warning"
+
+    @property
+    def evidence(self) -> Evidence:
+        """The ratio against its bounds."""
+        return Evidence(
+            quantity="effect of a relative change in the first layers over that in the last",
+            measured=self.ratio,
+            expected=f"between {WEAK:g} and {1 / WEAK:g}",
+        )
+
+
+def gradient_flow_of(survey: Survey) -> Flow | None:
+    """The flow over the dense layers and convolutions that hear anything; None when too few."""
+    effects = [
+        (layer.name, layer.gradient * layer.std * math.sqrt(math.prod(layer.shape)))
+        for layer in survey.layers
+        if layer.is_affine and layer.gradient and layer.std > 0
+    ]
+    if len(effects) < FEWEST:
+        return None
+    quarter = max(1, len(effects) // 4)
+    first, last = effects[:quarter], effects[-quarter:]
+    ends = [statistics.median(value for _, value in part) for part in (first, last)]
+    if not all(math.isfinite(value) for value in ends) or not ends[1]:
+        return None
+    return Flow(ratio=ends[0] / ends[1], first=first[0][0], last=last[-1][0])

@@ -1,0 +1,259 @@
+"""What a loss function is, found by asking it: anybody's, without reading its code.
+
+Every usual loss has a signature in how it answers changed outputs, whatever it is called:
+
+    cross entropy of logits        unchanged when a constant is added along the class axis;
+                                   ln C for outputs that are all 0
+    negative log likelihood        falls by c when c is added to the outputs (log-probabilities)
+    -log of probabilities          falls by ln k when the outputs are multiplied by k
+    binary cross entropy, logits   ln 2 for outputs that are all 0, linear far out
+    binary cross entropy           ln 2 for outputs that are all 1/2
+    squared, absolute error        0 at the targets; four, two times as large at twice the distance
+
+Asked too: whether it sums over the batch instead of averaging, whether it survives outputs of
+±1,000, and whether its gradient exists at the targets.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from leadline.core.seeds import preserved_random_state
+from leadline.core.taps import Taps
+from leadline.measure.batch import Loss
+
+Kind = Literal[
+    "cross_entropy",
+    "nll",
+    "log_of_probabilities",
+    "binary_logits",
+    "binary_probabilities",
+    "squared",
+    "absolute",
+    "other",
+]
+
+ROWS = 64
+"""How many examples a question is asked with, at most."""
+
+NUMBERS = 2**22
+"""How many outputs a question is asked with, at most, but for two examples: memory stays small."""
+
+EXTREME = 1e3
+"""Logits this large come up in training: a loss must stay finite there."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossNature:
+    """What a loss turned out to be.
+
+    `classes` and `class_axis` are those of a loss over classes; `at_start` is the loss of a network
+    that knows nothing, for one target (None where nothing is known of it). `sums` says
+    that it adds up the examples; `extremes_finite` that ±1,000 gave a finite number;
+    `kink_finite` that the gradient at the targets is finite. None: could not be asked.
+    """
+
+    kind: Kind
+    classes: int | None = None
+    class_axis: int | None = None
+    at_start: float | None = None
+    sums: bool = False
+    extremes_finite: bool | None = None
+    kink_finite: bool | None = None
+
+    @property
+    def over_classes(self) -> bool:
+        """Whether one of several classes is asked for."""
+        return self.kind in ("cross_entropy", "nll", "log_of_probabilities")
+
+
+def ask_loss(loss: Loss, outputs: Tensor, targets: Any) -> LossNature:
+    """Find out what `loss(outputs, targets)` is; neither is changed, and nothing is trained.
+
+    >>> ask_loss(nn.functional.cross_entropy, torch.randn(8, 3), torch.arange(8) % 3).kind
+    'cross_entropy'
+    >>> ask_loss(nn.functional.mse_loss, torch.randn(8, 1), torch.randn(8, 1)).kind
+    'squared'
+    """
+    outputs, targets = _first_rows(outputs.detach().float(), targets)
+    generator = torch.Generator().manual_seed(0)
+    with preserved_random_state(), _left_as_found(loss):
+        asked = _Asked(loss, outputs, targets, generator)
+        found = asked.over_classes() or asked.binary() or asked.distance()
+        return found or LossNature(kind="other", sums=asked.sums())
+
+
+@contextlib.contextmanager
+def _left_as_found(loss: Loss) -> Iterator[None]:
+    if isinstance(loss, nn.Module):
+        with Taps(loss):
+            yield
+    else:
+        yield
+
+
+class _Asked:
+    def __init__(
+        self, loss: Loss, outputs: Tensor, targets: Any, generator: torch.Generator
+    ) -> None:
+        self._loss = loss
+        self._outputs = outputs
+        self._targets = targets
+        noise = torch.randn(outputs.shape, generator=generator)
+        self._noise = noise.to(outputs.device)
+        self._now = self._value(outputs)
+
+    def _value(self, outputs: Tensor, targets: Any = None) -> float:
+        """The loss of other outputs; NaN where it cannot be had."""
+        try:
+            with torch.no_grad():
+                value = self._loss(outputs, self._targets if targets is None else targets)
+            return float(value) if value.numel() == 1 else math.nan
+        except Exception:
+            return math.nan  # a question that makes no sense for this loss has no answer
+
+    def over_classes(self) -> LossNature | None:
+        if self._outputs.ndim < 2:
+            return None
+        for axis in dict.fromkeys((1, self._outputs.ndim - 1)):
+            kind = self._class_kind(axis)
+            if kind is not None:
+                classes = self._outputs.shape[axis]
+                return LossNature(
+                    kind=kind,
+                    classes=classes,
+                    class_axis=axis,
+                    at_start=math.log(classes),
+                    sums=self.sums(),
+                    extremes_finite=self._survives(),
+                )
+        return None
+
+    def _class_kind(self, axis: int) -> Kind | None:
+        first = self._noise.narrow(axis, 0, 1)
+        classes = self._outputs.shape[axis]
+        flat = torch.zeros_like(self._outputs)
+        count = self._examples() if self.sums() else 1
+        if _close(self._value(self._noise + 2 * first), self._value(self._noise)) and _close(
+            self._value(flat), math.log(classes) * count
+        ):
+            return "cross_entropy" if classes > 1 or self._changes_never() else None
+        if classes < 2:
+            return None
+        even = torch.full_like(self._outputs, 1 / classes)
+        log_even = even.log()
+        if _close(self._value(log_even), math.log(classes) * count) and _close(
+            self._value(log_even + 1), (math.log(classes) - 1) * count
+        ):
+            return "nll"
+        if _close(self._value(even), math.log(classes) * count, 1e-2) and _close(
+            self._value(even * math.exp(-1)), (math.log(classes) + 1) * count, 1e-2
+        ):
+            return "log_of_probabilities"
+        return None
+
+    def _changes_never(self) -> bool:
+        """Over one class a cross entropy is 0 whatever the output; other losses are not."""
+        return _close(self._value(self._noise * 3), 0.0) and _close(self._value(self._noise), 0.0)
+
+    def binary(self) -> LossNature | None:
+        targets = self._targets
+        if not isinstance(targets, Tensor):
+            return None
+        if targets.numel() and not bool(((targets == 0) | (targets == 1)).all()):
+            return None
+        zero = torch.zeros_like(self._outputs)
+        count = self._outputs.numel() if self.sums() else 1
+        far, further = self._value(zero + 30), self._value(zero + 60)
+        if _close(self._value(zero), math.log(2) * count) and (
+            _close(further, 2 * far, 1e-2) or _close(self._value(zero - 60), 60 * count, 0.5)
+        ):
+            survives = self._survives()
+            return LossNature(
+                kind="binary_logits",
+                at_start=math.log(2),
+                sums=self.sums(),
+                extremes_finite=survives,
+            )
+        if _close(self._value(zero + 0.5), math.log(2) * count, 1e-2) and not _close(
+            self._value(zero + 0.25), self._value(zero + 0.75), 1e-9
+        ):
+            ends = [self._value(zero), self._value(zero + 1)]
+            return LossNature(
+                kind="binary_probabilities",
+                at_start=math.log(2),
+                sums=self.sums(),
+                extremes_finite=all(map(math.isfinite, ends)),
+            )
+        return None
+
+    def distance(self) -> LossNature | None:
+        targets = self._targets
+        if not isinstance(targets, Tensor) or targets.numel() != self._outputs.numel():
+            return None
+        centre = targets.float().reshape(self._outputs.shape)
+        fits = targets.reshape(self._outputs.shape).to(self._outputs)
+        at, once, twice = (
+            self._value(centre + step * self._noise, fits) for step in (0.0, 1.0, 2.0)
+        )
+        if not _close(at, 0.0, 1e-3) or not once > 0:
+            return None
+        ratio = twice / once
+        kinds: dict[int, Kind] = {4: "squared", 2: "absolute"}
+        kind = kinds.get(round(ratio)) if abs(ratio - round(ratio)) < 0.05 else None
+        if kind is None:
+            return None
+        return LossNature(
+            kind=kind,
+            sums=self.sums(),
+            extremes_finite=math.isfinite(self._value(centre + EXTREME, fits)),
+            kink_finite=self._gradient_exists(centre, fits),
+        )
+
+    def sums(self) -> bool:
+        """Whether twice the examples give twice the loss."""
+        targets = self._targets
+        if not isinstance(targets, Tensor) or targets.ndim == 0:
+            return False
+        if len(targets) != len(self._outputs) or not self._now > 0:
+            return False
+        doubled = torch.cat([self._outputs, self._outputs])
+        return _close(self._value(doubled, torch.cat([targets, targets])), 2 * self._now, 1e-3)
+
+    def _examples(self) -> int:
+        targets = self._targets
+        return targets.numel() if isinstance(targets, Tensor) and targets.numel() else 1
+
+    def _survives(self) -> bool:
+        signs = self._noise.sign() * EXTREME
+        return all(math.isfinite(self._value(side)) for side in (signs, -signs))
+
+    def _gradient_exists(self, centre: Tensor, targets: Tensor) -> bool | None:
+        leaf = centre.clone().requires_grad_()
+        try:
+            with torch.enable_grad():
+                value = self._loss(leaf, targets)
+                (gradient,) = torch.autograd.grad(value, leaf)
+        except Exception:
+            return None
+        return bool(torch.isfinite(gradient).all())
+
+
+def _first_rows(outputs: Tensor, targets: Any) -> tuple[Tensor, Any]:
+    if not isinstance(targets, Tensor) or outputs.ndim == 0 or targets.ndim == 0:
+        return outputs, targets
+    if len(outputs) != len(targets) or not outputs.numel():
+        return outputs, targets
+    rows = max(2, min(ROWS, NUMBERS * len(outputs) // outputs.numel()))
+    return outputs[:rows], targets[:rows]
+
+
+def _close(value: float, expected: float, tolerance: float = 1e-3) -> bool:
+    return math.isfinite(value) and abs(value - expected) <= tolerance * max(1.0, abs(expected))

@@ -1,0 +1,148 @@
+"""The subject of a check: a recipe, a path to data, or a function in somebody's own file.
+
+`FILE.py:function` is executed as `python FILE.py` would, its folder first on the path, but under
+another name than `__main__`; the function is called without arguments and returns a `Setup`, or
+`(model, batch, loss)`, to which an optimizer may be added.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from torch import nn
+from torch.optim import Optimizer
+
+from leadline.core.devices import choose_device
+from leadline.core.errors import ConfigError, LeadlineError
+from leadline.core.names import did_you_mean
+from leadline.recipes.train import prepare
+from leadline.training.build import build_setup
+from leadline.training.setup import Setup
+
+FUNCTION = re.compile(r"^(?P<file>.+\.py):(?P<function>\w+)$")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Subject:
+    """What is looked at: a Setup, or a model with a batch, a loss and perhaps an optimizer."""
+
+    name: str
+    setup: Setup | None = None
+    model: nn.Module | None = None
+    batch: Any = None
+    loss: Any = None
+    optimizer: Optimizer | None = None
+
+
+def read_subject(what: str, *, device: str = "auto") -> Subject:
+    """The subject that a word of the command line names.
+
+    A recipe's name, the recipe.json or the folder of a run, and a folder of images give the Setup
+    that `leadline train` would build. Raises ConfigError when it is none of these, and when the
+    user's function cannot be found, fails, or returns something else.
+    """
+    match = FUNCTION.match(what)
+    if match is not None:
+        return _from_function(Path(match["file"]), match["function"], what)
+    if what.endswith(".py"):
+        raise ConfigError(
+            expected="FILE.py:function",
+            received=what,
+            remedy=f"name the function that returns (model, batch, loss): {what}:function",
+        )
+    recipe_file = Path(what) / "recipe.json"
+    prepared = prepare(str(recipe_file) if recipe_file.is_file() else what)
+    place = str(choose_device(device))
+    setup = build_setup(prepared.recipe, prepared.dataset, device=place)
+    return Subject(name=what, setup=setup)
+
+
+def _from_function(file: Path, function: str, name: str) -> Subject:
+    if not file.is_file():
+        raise ConfigError(
+            expected="a Python file",
+            received=f"{file}, which does not exist",
+            remedy="check the path",
+        )
+    with _folder_first(file.parent):
+        module = _execute(file)
+        made = getattr(module, function, None)
+        if not callable(made):
+            functions = [key for key, value in vars(module).items() if callable(value)]
+            raise ConfigError(
+                expected=f"a function {function!r} in {file}",
+                received=f"none of that name{did_you_mean(function, functions)}",
+                remedy=f"write def {function}(): ... return model, batch, loss",
+            )
+        try:
+            value = made()
+        except LeadlineError:
+            raise
+        except Exception as error:
+            raise ConfigError(
+                expected=f"{function}() to return (model, batch, loss) or a Setup",
+                received=f"{type(error).__name__}: {error}",
+                remedy=f"call it by itself until it runs: python -c 'import {file.stem}; "
+                f"{file.stem}.{function}()'",
+            ) from error
+    return _understand(value, name=name, function=function)
+
+
+def _understand(value: Any, *, name: str, function: str) -> Subject:
+    if isinstance(value, Setup):
+        return Subject(name=name, setup=value)
+    if isinstance(value, tuple | list) and len(value) in (3, 4) and isinstance(value[0], nn.Module):
+        model, batch, loss = value[:3]
+        optimizer = value[3] if len(value) == 4 else None
+        if (loss is None or callable(loss)) and isinstance(optimizer, Optimizer | None):
+            return Subject(name=name, model=model, batch=batch, loss=loss, optimizer=optimizer)
+    kinds = (
+        ", ".join(type(entry).__name__ for entry in value)
+        if isinstance(value, tuple | list)
+        else type(value).__name__
+    )
+    raise ConfigError(
+        expected=f"{function}() to return (model, batch, loss), (model, batch, loss, optimizer) or "
+        "a leadline.Setup",
+        received=f"({kinds})" if isinstance(value, tuple | list) else kinds,
+        remedy="the model is an nn.Module, the batch what one turn of your loop gives, the loss a "
+        "function of (outputs, targets)",
+    )
+
+
+def _execute(file: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(file.stem, file)
+    assert spec is not None and spec.loader is not None, "a file that ends in .py has a loader"
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[file.stem] = module  # dataclasses and worker processes look their module up there
+    try:
+        spec.loader.exec_module(module)
+    except LeadlineError:
+        raise
+    except Exception as error:
+        raise ConfigError(
+            expected=f"{file} to run",
+            received=f"{type(error).__name__}: {error}",
+            remedy=f"run it by itself: python {file}",
+        ) from error
+    return module
+
+
+@contextmanager
+def _folder_first(folder: Path) -> Iterator[None]:
+    """Imports of the user's neighbouring files work, as they do under `python FILE.py`."""
+    entry = str(folder.resolve())
+    sys.path.insert(0, entry)
+    try:
+        yield
+    finally:
+        if entry in sys.path:
+            sys.path.remove(entry)
