@@ -53,6 +53,14 @@ def test_the_first_examples_keep_what_all_examples_share() -> None:
     assert batch.targets.shape == (2,)
 
 
+def test_a_part_of_a_batch_has_the_examples_in_between() -> None:
+    shared = torch.ones(7)
+    batch = read_batch((torch.arange(4.0), shared, torch.arange(4))).part(1, 3)
+    assert batch.args[0].tolist() == [1, 2]
+    assert batch.args[1].shape == (7,)
+    assert batch.targets.tolist() == [1, 2]
+
+
 def test_changing_the_type_leaves_class_numbers_alone() -> None:
     batch = read_batch((torch.ones(4, 2), torch.zeros(4, dtype=torch.long))).to(torch.float64)
     assert batch.args[0].dtype == torch.float64
