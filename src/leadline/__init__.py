@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from leadline.core.errors import LeadlineError
     from leadline.data.arrays import from_arrays
     from leadline.doctor.check import check
+    from leadline.doctor.watch import watch
     from leadline.models.architecture import Architecture
     from leadline.models.create import create_model, list_models
     from leadline.recipes.train import train
@@ -44,6 +45,7 @@ __all__ = [
     "list_models",
     "steps",
     "train",
+    "watch",
 ]
 
 _HOMES = {
@@ -61,6 +63,7 @@ _HOMES = {
     "list_models": "leadline.models.create",
     "steps": "leadline.training.loop",
     "train": "leadline.recipes.train",
+    "watch": "leadline.doctor.watch",
 }
 
 
