@@ -39,7 +39,7 @@ from leadline.doctor.check import check  # noqa: E402
 
 EXAMPLES = 8
 LARGEST = 450  # pixels a side: beyond it a batch takes minutes on two cores
-MOST_PARAMETERS = 120_000_000
+MOST_PARAMETERS = 140_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +86,7 @@ def main() -> None:
 
 def families() -> Iterator[Family]:
     for module, names in sorted(_torchvision().items()):
-        model = _smallest(names, lambda name: torchvision.models.get_model(name))
+        model = _smallest(names, names, lambda name: torchvision.models.get_model(name))
         side = 299 if "inception" in model else 224
         yield Family(
             library="torchvision",
@@ -99,7 +99,8 @@ def families() -> Iterator[Family]:
         names = timm.list_models(module=module)
         if not names:
             continue
-        model = _smallest(names, lambda name: timm.create_model(name))
+        hopeful = [name for name in names if SMALL.search(name)] or names
+        model = _smallest(names, hopeful[:12], lambda name: timm.create_model(name))
         shape = timm.get_pretrained_cfg(model).input_size
         yield Family(
             library="timm",
@@ -124,17 +125,16 @@ SMALL = re.compile(
 )
 
 
-def _smallest(names: list[str], make: Callable[[str], nn.Module]) -> str:
-    """The one with the fewest parameters, of those whose names sound small."""
-    hopeful = [name for name in names if SMALL.search(name)] or names
+def _smallest(names: list[str], asked: list[str], make: Callable[[str], nn.Module]) -> str:
+    """The one with the fewest parameters, of those that are asked."""
     sizes = {}
-    for name in hopeful[:12]:
+    for name in asked:
         try:
             with torch.device("meta"):
                 sizes[name] = sum(p.numel() for p in make(name).parameters())
         except Exception:  # some models compute while they are built
             continue
-    return min(sizes, key=sizes.__getitem__) if sizes else hopeful[0]
+    return min(sizes, key=sizes.__getitem__) if sizes else names[0]
 
 
 def examine(family: Family, examples: int) -> dict[str, Any]:

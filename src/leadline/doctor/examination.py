@@ -228,10 +228,14 @@ def _still_in_the_loss(
 MOST_ASKED = 24  # parameters that are asked one by one: a forward pass each
 
 
+SETTLED = 50  # batches: with the usual momentum of 0.1 the start then counts 0.9^50 = 0.5 %
+
+
 def _evaluated(model: nn.Module, batch: Batch, loss: Loss | None) -> float | None:
     """The loss in evaluation mode, if the model is in training mode with trained statistics."""
     norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
-    trained = [m for m in norms if m.num_batches_tracked is not None and m.num_batches_tracked > 0]
+    counts = [m.num_batches_tracked for m in norms if m.num_batches_tracked is not None]
+    trained = [count for count in counts if int(count) >= SETTLED]
     if not model.training or not trained:
         return None
 
