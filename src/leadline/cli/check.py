@@ -22,7 +22,7 @@ class CheckOptions:
     """The words after `leadline check`."""
 
     subject: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="SUBJECT")]
-    """FILE.py:function that returns (model, batch, loss) or a Setup; or a recipe, run or data path"""
+    """FILE.py:function that returns (model, batch, loss) or a Setup; a recipe, run or data path"""
     device: str = "auto"
     """where a recipe is checked: auto, cpu, cuda, mps"""
     strict: bool = False

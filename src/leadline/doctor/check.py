@@ -190,7 +190,8 @@ def _check(
                 seconds=0.0,
             )
         seen = examine(model, failed.mended, loss=loss, optimizer=optimizer, scheduled=scheduled)
-    findings = [finding for signs in FAMILIES for finding in signs(seen)]
+    told = {finding.cause for finding in first}
+    findings = [f for signs in FAMILIES for f in signs(seen) if f.cause not in told]
     return Checkup(
         findings=by_severity([*first, *findings]),
         survey=seen.survey,
