@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator
 
@@ -10,6 +11,7 @@ from torch import Tensor
 from leadline.doctor.depth import Flow, gradient_flow_of
 from leadline.doctor.examination import Examination
 from leadline.doctor.finding import Evidence, Finding
+from leadline.measure.survey import LayerRecord
 
 TOLERANCE = 1e-4
 """How far the sum of a row of probabilities may be from 1 in float32 or bfloat16."""
@@ -133,12 +135,14 @@ def _rectified(outputs: Tensor) -> Finding:
 
 
 def _dead(seen: Examination) -> Iterator[Finding]:
+    layers = seen.survey.layers
     dead = [
         layer
-        for layer in seen.survey.layers
+        for before, layer in itertools.pairwise(layers)
         if layer.is_activation
         and layer.silent >= DEAD
         and math.prod(layer.shape) / max(_width(layer.shape), 1) >= LOOKS
+        and not _begins_at_zero(seen, before)
     ]
     whole = [layer for layer in dead if layer.silent == 1 and not layer.gradient]
     if dead:
@@ -161,6 +165,13 @@ def _dead(seen: Examination) -> Iterator[Finding]:
             "layer keeps units alive",
             source="Lu et al. 2020, Dying ReLU and Initialization",
         )
+
+
+def _begins_at_zero(seen: Examination, layer: LayerRecord) -> bool:
+    """Whether the layer has a gain of 0 on purpose: the last norm of a residual branch, say."""
+    owner = layer.name.partition("/")[0].partition(" (call")[0]
+    gain = f"{owner}.weight"
+    return layer.std == 0 and any(p.name == gain and p.norm == 0 for p in seen.survey.parameters)
 
 
 def _constant(seen: Examination) -> bool:

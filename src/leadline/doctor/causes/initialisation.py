@@ -29,7 +29,7 @@ def signs(seen: Examination) -> Iterator[Finding]:
 def _constant(seen: Examination) -> Finding | None:
     """Weights that are all the same number: the units of the layer stay copies of each other."""
     matrices = [p for p in seen.survey.parameters if len(p.shape) >= 2 and _several(p.shape)]
-    same = [p for p in matrices if p.constant and p.norm > 0 and not _is_table(p.shape)]
+    same = [p for p in matrices if p.constant and p.norm > 0 and _mixes(p.name, p.shape)]
     heard = [p for p in matrices if p.gradient]
     silent = [p for p in matrices if p.constant and p.norm == 0]
     stuck = bool(silent) and not heard and any(p.gradient is not None for p in matrices)
@@ -61,9 +61,15 @@ def _several(shape: tuple[int, ...]) -> bool:
     return shape[0] > 1 and math.prod(shape[1:]) > 1
 
 
-def _is_table(shape: tuple[int, ...]) -> bool:
-    """Gains and tokens kept as [1, 1, D] are constants by design."""
-    return sum(size > 1 for size in shape) < 2
+def _mixes(name: str, shape: tuple[int, ...]) -> bool:
+    """Whether a parameter is a weight that units share their inputs through, by name and shape.
+
+    Gains, scales and tokens ([1, 1, D], `alpha`, `gamma`) begin as constants by design.
+    """
+    leaf = name.rpartition(".")[2].lower()
+    return sum(size > 1 for size in shape) >= 2 and (
+        leaf == "w" or any(word in leaf for word in ("weight", "kernel"))
+    )
 
 
 def _scale(seen: Examination) -> Iterator[Finding]:

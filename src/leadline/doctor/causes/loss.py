@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator
 
 import torch
@@ -97,27 +98,25 @@ def _wrong_axis(seen: Examination) -> Iterator[Finding]:
         )
 
 
+OUT_OF_RANGE = re.compile(r"out of (bounds|range)|num_classes", re.IGNORECASE)
+"""How torch says that a class number has no output: CrossEntropyLoss, gather, one_hot."""
+
+OTHER_SHAPE = re.compile(r"\b(sizes?|shapes?|dimensions?|[0-9]D)\b|broadcast", re.IGNORECASE)
+"""And that outputs and targets cannot be held against each other."""
+
+IGNORED = -100
+"""The class number that torch's losses leave out, unless they are told another one."""
+
+
 def explain_failed_loss(outputs: Tensor, batch: Batch, reason: str) -> Finding | None:
     """What is wrong when the loss function cannot even be computed, where that can be said."""
     targets = batch.targets
     if not isinstance(targets, Tensor) or outputs.ndim < 1:
         return None
-    if not targets.is_floating_point() and targets.dtype != torch.bool:
+    if not targets.is_floating_point() and OUT_OF_RANGE.search(reason):
         return _out_of_range(outputs, targets, reason)
-    if outputs.shape != targets.shape:
-        return Finding(
-            cause="target_broadcast_shape",
-            severity="error",
-            summary="the loss cannot compare outputs and targets of different shapes",
-            evidence=(
-                Evidence(
-                    quantity="shape of the targets",
-                    measured=_shape(targets),
-                    expected=f"that of the outputs, {_shape(outputs)}",
-                ),
-            ),
-            remedy="give the targets the outputs' shape: targets.view_as(outputs)",
-        )
+    if outputs.shape != targets.shape and OTHER_SHAPE.search(reason):
+        return _other_shape(outputs, targets, reason)
     low, high = float(outputs.min()), float(outputs.max())
     if "between 0 and 1" in reason and (low < 0 or high > 1):
         return Finding(
@@ -136,19 +135,57 @@ def explain_failed_loss(outputs: Tensor, batch: Batch, reason: str) -> Finding |
     return None
 
 
+def class_axis(outputs: Tensor, targets: Tensor) -> int:
+    """The axis of the outputs that the classes are on, told by the targets' shape."""
+    if outputs.ndim < 2:
+        return 0
+    behind = outputs.shape[:1] + outputs.shape[2:]  # [B, C, H, W] against [B, H, W]
+    return -1 if targets.shape == outputs.shape[:-1] and targets.shape != behind else 1
+
+
+def _other_shape(outputs: Tensor, targets: Tensor, reason: str) -> Finding | None:
+    classes_behind = not targets.is_floating_point() and targets.numel() != outputs.numel()
+    if classes_behind and not (targets.ndim >= 2 and targets.shape[1] == 1):
+        return None  # class numbers of some other shape: what the loss said is the best there is
+    wanted = "that of the outputs, " + _shape(outputs)
+    remedy = "give the targets the outputs' shape: targets.view_as(outputs)"
+    if classes_behind:
+        wanted, remedy = _shape(targets.squeeze(1)), "drop the axis of one: targets.squeeze(1)"
+    return Finding(
+        cause="target_broadcast_shape",
+        severity="error",
+        summary="the loss cannot compare outputs and targets of these shapes",
+        evidence=(
+            Evidence(quantity="shape of the targets", measured=_shape(targets), expected=wanted),
+            Evidence(quantity="what the loss said", measured=reason, expected="a number"),
+        ),
+        remedy=remedy,
+    )
+
+
 def _out_of_range(outputs: Tensor, targets: Tensor, reason: str) -> Finding | None:
-    axis = 1 if outputs.ndim > 1 else 0
-    classes = outputs.shape[-1] if outputs.ndim == targets.ndim + 1 else outputs.shape[axis]
-    wanted = targets[targets >= 0].reshape(-1)
-    if not len(wanted) or int(wanted.max()) < classes:
+    classes = outputs.shape[class_axis(outputs, targets)]
+    wanted = targets[targets != IGNORED].reshape(-1)
+    if not len(wanted) or 0 <= int(wanted.min()) <= int(wanted.max()) < classes:
         return None
     low, high = int(wanted.min()), int(wanted.max())
-    shifted = low >= 1 and high == classes
+    others = wanted[wanted != 255]  # what many data sets write on pixels that do not count
+    marked = high == 255 and bool((others < classes).all())
+    shifted = (low >= 1 and high == classes) or (low == -1 and high < classes)
+    if shifted:
+        remedy = "subtract 1 from the labels" if low > 0 else "add 1 to the labels"
+    elif marked:
+        remedy = "pass ignore_index=255 to the loss, if 255 marks what does not count"
+    elif high >= classes:
+        remedy = f"give the model {high + 1} outputs"
+    else:
+        remedy = "number the classes from 0 on"
     return Finding(
         cause="labels_shifted" if shifted else "output_units_wrong",
         severity="error",
-        summary=f"the labels go from {low} to {high}, and the model has {classes} outputs, "
-        f"numbered 0 to {classes - 1}" + (": they begin at 1 instead of 0" if shifted else ""),
+        summary=f"the labels go from {low} to {high}, and the model has {_outputs(classes)}, "
+        f"numbered 0 to {classes - 1}"
+        + (f": they begin at {low} instead of 0" if shifted else ""),
         evidence=(
             Evidence(
                 quantity="largest label", measured=float(high), expected=f"at most {classes - 1}"
@@ -156,5 +193,9 @@ def _out_of_range(outputs: Tensor, targets: Tensor, reason: str) -> Finding | No
             Evidence(quantity="smallest label", measured=float(low), expected="0"),
             Evidence(quantity="what the loss said", measured=reason, expected="a number"),
         ),
-        remedy="subtract 1 from the labels" if shifted else f"give the model {high + 1} outputs",
+        remedy=remedy,
     )
+
+
+def _outputs(count: int) -> str:
+    return f"{count} output{'s' * (count != 1)}"
