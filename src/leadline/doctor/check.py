@@ -196,7 +196,7 @@ def _check(
         findings=by_severity([*first, *findings]),
         survey=seen.survey,
         loss=seen.survey.loss,
-        expected_loss=seen.nature.at_start if seen.nature else None,
+        expected_loss=seen.loss_at_start,
         model=name,
         seconds=seen.seconds,
     )
@@ -222,8 +222,10 @@ def _explain(model: nn.Module, batch: Any, error: MeasurementError) -> _Failed |
         return None
     mended = None
     if finding.cause in ("labels_shifted", "output_units_wrong"):
-        classes = outputs.shape[-1 if outputs.ndim == given.targets.ndim + 1 else 1]
-        mended = replace(given, targets=given.targets.clamp(max=classes - 1))
+        classes = outputs.shape[loss_causes.class_axis(outputs, given.targets)]
+        inside = given.targets.clamp(0, classes - 1)
+        ignored = given.targets == loss_causes.IGNORED
+        mended = replace(given, targets=inside.where(~ignored, given.targets))
     return _Failed(finding=finding, mended=mended)
 
 

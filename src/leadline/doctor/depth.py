@@ -1,8 +1,9 @@
-"""How the gradient changes through the depth, in one number: first layers against last.
+"""How signal and gradient change through the depth, in one number each: first layers against last.
 
 What counts for a layer is the change of the loss when its output changes by a given share of its
 own size: gradient × spread × √(number of outputs). In a chain of layers that only rescale it is the
-same everywhere, whatever the layers' units are. Layers whose weights begin at zero on purpose (the
+same everywhere, whatever the layers' units are: such a chain shows in the signal itself, whose
+spread grows or shrinks by a power of the number of layers. Layers whose weights begin at zero on purpose (the
 last in a residual branch) are left out, since nothing flows there yet.
 """
 
@@ -56,6 +57,15 @@ class Flow:
             measured=self.ratio,
             expected=f"between {WEAK:g} and {1 / WEAK:g}",
         )
+
+
+def signal_growth_of(survey: Survey) -> float | None:
+    """The median spread in the last quarter of the layers over that in the first quarter."""
+    spreads = [layer.std for layer in survey.layers if layer.is_affine and layer.std > 0]
+    if len(spreads) < FEWEST or not all(map(math.isfinite, spreads)):
+        return None
+    quarter = len(spreads) // 4
+    return statistics.median(spreads[-quarter:]) / statistics.median(spreads[:quarter])
 
 
 def gradient_flow_of(survey: Survey) -> Flow | None:

@@ -60,6 +60,14 @@ class Examination:
         return self.batch.targets if isinstance(self.batch.targets, Tensor) else None
 
     @property
+    def loss_at_start(self) -> float | None:
+        """The loss of a network that knows nothing; None where the loss is of no known kind."""
+        nature, targets = self.nature, self.targets
+        if nature is None or nature.at_start is None:
+            return None
+        return nature.at_start * (targets.numel() if nature.sums and targets is not None else 1)
+
+    @property
     def class_numbers(self) -> Tensor | None:
         """The targets as class numbers, those to be ignored (below 0) left out."""
         targets = self.targets
@@ -86,7 +94,7 @@ def examine(
     given = read_batch(batch, model=model, finite=False)
     trainable(model)
     hidden = unregistered_parameters(model)
-    seen = survey(model, given, loss=loss, unregistered=hidden)
+    seen = survey(model, given, loss=loss, unregistered=hidden, finite=False)
     sound = inputs_finite(given) and math.isfinite(seen.loss)
     nature = ask_loss(loss, seen.outputs, given.targets) if loss is not None and sound else None
     missing = [name for name, gradient in seen.gradients.items() if gradient is None]

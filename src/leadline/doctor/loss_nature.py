@@ -6,8 +6,8 @@ Every usual loss has a signature in how it answers changed outputs, whatever it 
                                    ln C for outputs that are all 0
     negative log likelihood        falls by c when c is added to the outputs (log-probabilities)
     -log of probabilities          falls by ln k when the outputs are multiplied by k
-    binary cross entropy, logits   ln 2 for outputs that are all 0, linear far out
-    binary cross entropy           ln 2 for outputs that are all 1/2
+    binary cross entropy           at p and 1 - p together -(ln p + ln(1 - p)) / ln 2 times as large
+                                   as at 1/2, for probabilities or their logits
     squared, absolute error        0 at the targets; four, two times as large at twice the distance
 
 Asked too: whether it sums over the batch instead of averaging, whether it survives outputs of
@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -139,16 +139,17 @@ class _Asked:
     def _class_kind(self, axis: int) -> Kind | None:
         first = self._noise.narrow(axis, 0, 1)
         classes = self._outputs.shape[axis]
-        flat = torch.zeros_like(self._outputs)
-        count = self._examples() if self.sums() else 1
+        flat = self._level(0.0)
+        count = self._counted(flat / math.log(classes)) if classes > 1 else 1
         if _close(self._value(self._noise + 2 * first), self._value(self._noise)) and _close(
-            self._value(flat), math.log(classes) * count
+            flat, math.log(classes) * count
         ):
             return "cross_entropy" if classes > 1 or self._changes_never() else None
         if classes < 2:
             return None
         even = torch.full_like(self._outputs, 1 / classes)
         log_even = even.log()
+        count = self._counted(self._value(log_even) / math.log(classes))
         if _close(self._value(log_even), math.log(classes) * count) and _close(
             self._value(log_even + 1), (math.log(classes) - 1) * count
         ):
@@ -164,35 +165,41 @@ class _Asked:
         return _close(self._value(self._noise * 3), 0.0) and _close(self._value(self._noise), 0.0)
 
     def binary(self) -> LossNature | None:
+        """Binary cross entropies, whatever they weigh positives or classes with.
+
+        With weights w_i and targets t_i from 0 to 1, the loss of outputs that are all p, and that
+        of outputs that are all 1 - p, add up to -(ln p + ln(1 - p)) Σ w_i; the loss at 1/2 is
+        ln 2 Σ w_i. Their ratio knows neither weights nor targets.
+        """
         targets = self._targets
-        if not isinstance(targets, Tensor):
+        if not isinstance(targets, Tensor) or targets.is_complex():
             return None
-        if targets.numel() and not bool(((targets == 0) | (targets == 1)).all()):
+        if not bool(((targets >= 0) & (targets <= 1)).all()):
             return None
-        zero = torch.zeros_like(self._outputs)
-        count = self._outputs.numel() if self.sums() else 1
-        far, further = self._value(zero + 30), self._value(zero + 60)
-        if _close(self._value(zero), math.log(2) * count) and (
-            _close(further, 2 * far, 1e-2) or _close(self._value(zero - 60), 60 * count, 0.5)
-        ):
-            survives = self._survives()
-            return LossNature(
-                kind="binary_logits",
-                at_start=math.log(2),
-                sums=self.sums(),
-                extremes_finite=survives,
-            )
-        if _close(self._value(zero + 0.5), math.log(2) * count, 1e-2) and not _close(
-            self._value(zero + 0.25), self._value(zero + 0.75), 1e-9
-        ):
-            ends = [self._value(zero), self._value(zero + 1)]
-            return LossNature(
-                kind="binary_probabilities",
-                at_start=math.log(2),
-                sums=self.sums(),
-                extremes_finite=all(map(math.isfinite, ends)),
-            )
+        kinds: dict[Kind, Callable[[float], float]] = {
+            "binary_logits": lambda p: math.log(p / (1 - p)),
+            "binary_probabilities": lambda p: p,
+        }
+        for kind, output_of in kinds.items():
+            at = {p: self._level(output_of(p)) for p in (0.5, 0.25, 0.75, 0.01, 0.99)}
+            if not at[0.5] > 0:
+                continue
+            ratios = [(p, (at[p] + at[1 - p]) / at[0.5]) for p in (0.25, 0.01)]
+            if all(_close(r, -math.log(p * (1 - p)) / math.log(2), 5e-3) for p, r in ratios):
+                edges = (self._level(0.0), self._level(1.0))
+                return LossNature(
+                    kind=kind,
+                    at_start=at[0.5] / (self._outputs.numel() if self.sums() else 1),
+                    sums=self.sums(),
+                    extremes_finite=self._survives()
+                    if kind == "binary_logits"
+                    else all(map(math.isfinite, edges)),
+                )
         return None
+
+    def _level(self, height: float) -> float:
+        """The loss of outputs that are all the same."""
+        return self._value(torch.full_like(self._outputs, height))
 
     def distance(self) -> LossNature | None:
         targets = self._targets
@@ -227,9 +234,11 @@ class _Asked:
         doubled = torch.cat([self._outputs, self._outputs])
         return _close(self._value(doubled, torch.cat([targets, targets])), 2 * self._now, 1e-3)
 
-    def _examples(self) -> int:
-        targets = self._targets
-        return targets.numel() if isinstance(targets, Tensor) and targets.numel() else 1
+    def _counted(self, ratio: float) -> int:
+        """How many targets a sum seems to be of, some of which may be left out; 1 for a mean."""
+        most = self._targets.numel() if isinstance(self._targets, Tensor) else 1
+        counted = math.isfinite(ratio) and self.sums()
+        return min(max(round(ratio), 1), max(most, 1)) if counted else 1
 
     def _survives(self) -> bool:
         signs = self._noise.sign() * EXTREME

@@ -116,18 +116,20 @@ def survey(
     *,
     loss: Loss | None = None,
     unregistered: Mapping[str, Tensor] | None = None,
+    finite: bool = True,
 ) -> Survey:
     """Run one batch forward and backward and note what passes, in the mode the model is in.
 
     `unregistered` are tensors that should have been parameters; whether the gradient reaches them
-    is told too. Cost: 1 forward-backward pass and one reading of every activation and gradient.
+    is told too. With `finite`, NaN among the inputs is an error. Cost: 1 forward-backward pass and
+    one reading of every activation and gradient.
 
     >>> model = nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 1))
     >>> seen = survey(model, (torch.ones(4, 2), torch.ones(4, 1)), loss=nn.functional.mse_loss)
     >>> [layer.name for layer in seen.layers], seen.graph
     (['0', '1', '2'], ('MseLossBackward0', 'AddmmBackward0'))
     """
-    given = read_batch(batch, model=model)
+    given = read_batch(batch, model=model, finite=finite)
     wanted = {plain_name(n): p for n, p in model.named_parameters() if p.requires_grad}
     extra = {n: t for n, t in (unregistered or {}).items() if t.requires_grad}
     listener = _Listener()

@@ -5,12 +5,18 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator
+from typing import Any
 
+import torch
 from torch import Tensor
 
+from leadline.core.errors import LeadlineError
+from leadline.core.taps import Taps
+from leadline.doctor.causes.initialisation import constant_weights
 from leadline.doctor.depth import Flow, gradient_flow_of
 from leadline.doctor.examination import Examination
 from leadline.doctor.finding import Evidence, Finding
+from leadline.measure.layers import Layer, on_layer
 from leadline.measure.survey import LayerRecord
 
 TOLERANCE = 1e-4
@@ -21,6 +27,12 @@ DEAD = 0.9
 
 LOOKS = 32
 """Values a unit must have shown before it is called dead: fewer may be chance."""
+
+ALIKE = 1e-6
+"""Relative difference of outputs that float32 makes where there is none."""
+
+SIGMOIDAL = ("sigmoid", "tanh", "softsign", "hardsigmoid")
+"""Activations that saturate at both ends; they do not die, they saturate or vanish."""
 
 SATURATED = 0.9
 """Share of saturated outputs from which on a sigmoid or tanh layer hardly passes a gradient."""
@@ -135,23 +147,27 @@ def _rectified(outputs: Tensor) -> Finding:
 
 
 def _dead(seen: Examination) -> Iterator[Finding]:
-    layers = seen.survey.layers
+    layers = [layer for layer in seen.survey.layers if layer.kind != "Identity"]
     dead = [
         layer
         for before, layer in itertools.pairwise(layers)
         if layer.is_activation
+        and layer.kind.lower() not in SIGMOIDAL
         and layer.silent >= DEAD
         and math.prod(layer.shape) / max(_width(layer.shape), 1) >= LOOKS
         and not _begins_at_zero(seen, before)
     ]
-    whole = [layer for layer in dead if layer.silent == 1 and not layer.gradient]
+    if constant_weights(seen) is not None:
+        return  # the initialisation's fault, named there
+    whole = [layer for layer in dead if layer.silent == 1 and _answers_alike(seen)]
     if dead:
         named = whole or dead
         yield Finding(
-            cause="hidden_activation_wrong" if not _constant(seen) else "init_constant",
+            cause="hidden_activation_wrong",
             severity="error" if whole else "warning",
-            summary="units of an activation say the same whatever the input is: "
-            + ("nothing flows through" if whole else "little flows through"),
+            summary="an activation says the same whatever the input is, and so does the network"
+            if whole
+            else "most units of an activation say the same whatever the input is",
             layers=tuple(layer.name for layer in named),
             evidence=tuple(
                 Evidence(
@@ -174,8 +190,12 @@ def _begins_at_zero(seen: Examination, layer: LayerRecord) -> bool:
     return layer.std == 0 and any(p.name == gain and p.norm == 0 for p in seen.survey.parameters)
 
 
-def _constant(seen: Examination) -> bool:
-    return any(p.constant and p.norm > 0 and len(p.shape) >= 2 for p in seen.survey.parameters)
+def _answers_alike(seen: Examination) -> bool:
+    """Whether the network's output is the same for every example of the batch."""
+    outputs = seen.survey.outputs.float()
+    if outputs.ndim == 0 or len(outputs) < 2:
+        return False
+    return bool((outputs - outputs[:1]).abs().max() <= ALIKE * outputs.abs().max())
 
 
 def _width(shape: tuple[int, ...]) -> int:
@@ -214,7 +234,7 @@ def _linear(seen: Examination) -> Iterator[Finding]:
     linear = ("conv", "linear", "dropout", "flatten", "identity", "avgpool", "add", "batchnorm")
     nonlinear = [x for x in layers if not any(word in x.kind.lower() for word in linear)]
     nonlinear = [x for x in nonlinear if x is not layers[-1]]
-    if not nonlinear:
+    if not nonlinear and _is_affine_map(seen, until=affine[-1].name):
         yield Finding(
             cause="activation_missing",
             severity="warning",
@@ -232,9 +252,38 @@ def _linear(seen: Examination) -> Iterator[Finding]:
         )
 
 
+def _is_affine_map(seen: Examination, *, until: str) -> bool:
+    """Whether f(a + b - c) = f(a) + f(b) - f(c) at a layer: functions that are no layers count too.
+
+    Cost: 1 forward pass of 4 examples, in evaluation mode.
+    """
+    batch = seen.batch.first(3)
+    if len(batch.inputs) != 1 or batch.examples < 3 or not batch.inputs[0].is_floating_point():
+        return False
+    a, b, c = batch.inputs[0]
+    heard: list[Tensor] = []
+
+    def listen(layer: Layer, inputs: tuple[Any, ...], output: Tensor) -> None:
+        if layer.name == until:
+            heard.append(output.detach().clone())
+
+    with Taps(seen.model) as taps, torch.no_grad():
+        seen.model.eval()
+        on_layer(taps, listen)
+        try:
+            batch.with_inputs(torch.stack([a, b, c, a + b - c])).forward(seen.model)
+        except LeadlineError:
+            return False  # the number of examples is part of the model: nothing is proven
+    if not heard or len(heard[0]) != 4:
+        return False
+    first, second, third, combined = heard[0].float()
+    difference = (combined - (first + second - third)).abs().max()
+    return bool(difference <= 1e-4 * heard[0].abs().max())
+
+
 def _sigmoidal_share(seen: Examination) -> float:
     active = [layer.kind.lower() for layer in seen.survey.layers if layer.is_activation]
-    squashing = [kind for kind in active if kind in ("sigmoid", "tanh", "softsign", "hardsigmoid")]
+    squashing = [kind for kind in active if kind in SIGMOIDAL]
     return len(squashing) / len(active) if active else 0.0
 
 

@@ -66,17 +66,23 @@ def _labels(seen: Examination) -> Iterator[Finding]:
 
 
 def _one_class(seen: Examination) -> Iterator[Finding]:
-    numbers, classes = seen.class_numbers, seen.nature and seen.nature.classes
+    nature, numbers = seen.nature, seen.class_numbers
+    if nature is None or seen.survey.outputs.ndim > 2:
+        return
+    classes = nature.classes
+    if nature.kind in ("binary_logits", "binary_probabilities") and seen.targets is not None:
+        numbers = seen.targets.reshape(-1) if seen.survey.outputs[0].numel() == 1 else None
+        classes = 2
     if numbers is None or not classes or classes < 2 or len(numbers) < FEW:
         return
-    if seen.survey.outputs.ndim != 2 or len(torch.unique(numbers)) > 1:
+    if len(torch.unique(numbers)) > 1:
         return
     only = int(numbers[0])
     yield Finding(
         cause="shuffle_missing",
         severity="warning",
         summary=f"all {len(numbers)} examples of the batch are of class {only}: data in the order "
-        "of their classes, not shuffled, or one class only",
+        "of their classes, not shuffled, or classes that hardly ever come",
         evidence=(
             Evidence(
                 quantity="classes in the batch",

@@ -6,27 +6,33 @@ import math
 from collections.abc import Iterator
 
 from leadline.doctor.causes.preprocessing import LARGE
-from leadline.doctor.depth import gradient_flow_of
+from leadline.doctor.depth import GONE, WEAK, gradient_flow_of, signal_growth_of
 from leadline.doctor.examination import Examination
-from leadline.doctor.finding import Evidence, Finding
+from leadline.doctor.finding import Evidence, Finding, Severity
 
 START = 3.0
 """A loss at the start of more than so many times the ignorant one is bad luck no more."""
+
+REMEDY = (
+    "initialise for the activation (He for relu, Glorot for tanh); put norm layers or residual "
+    "paths between the layers"
+)
 
 SOURCE = "Glorot & Bengio 2010; He et al. 2015"
 
 
 def signs(seen: Examination) -> Iterator[Finding]:
     """What the weights and the spread of the signal say."""
-    constant = _constant(seen)
+    constant = constant_weights(seen)
     if constant is not None:
         yield constant
         return
-    yield from _scale(seen)
-    yield from _start(seen)
+    found = _gradient(seen) or _signal(seen) or _start(seen)
+    if found is not None:
+        yield found
 
 
-def _constant(seen: Examination) -> Finding | None:
+def constant_weights(seen: Examination) -> Finding | None:
     """Weights that are all the same number: the units of the layer stay copies of each other."""
     matrices = [p for p in seen.survey.parameters if len(p.shape) >= 2 and _several(p.shape)]
     same = [p for p in matrices if p.constant and p.norm > 0 and _mixes(p.name, p.shape)]
@@ -72,19 +78,19 @@ def _mixes(name: str, shape: tuple[int, ...]) -> bool:
     )
 
 
-def _scale(seen: Examination) -> Iterator[Finding]:
+def _gradient(seen: Examination) -> Finding | None:
     flow = gradient_flow_of(seen.survey)
     if flow is None or not (flow.vanishes or flow.explodes):
-        return
+        return None
     squashing = {"sigmoid", "tanh", "softsign", "hardsigmoid"}
     active = [x.kind.lower() for x in seen.survey.layers if x.is_activation]
     if flow.vanishes and sum(kind in squashing for kind in active) > len(active) / 2:
-        return  # the activation's fault, named there
+        return None  # the activation's fault, named there
     normed = any("norm" in layer.kind.lower() for layer in seen.survey.layers)
     affine = [layer for layer in seen.survey.layers if layer.is_affine]
     growth = affine[-1].std / affine[0].std if affine[0].std > 0 else math.inf
     what = "explodes" if flow.explodes else "vanishes"
-    yield Finding(
+    return Finding(
         cause="init_bad_scale" if normed or not 0.1 < growth < 10 else "norm_missing",
         severity=flow.severity,
         summary=f"the gradient {what} on its way back through {len(affine)} layers",
@@ -97,27 +103,51 @@ def _scale(seen: Examination) -> Iterator[Finding]:
                 expected="within a power of ten of 1",
             ),
         ),
-        remedy="initialise for the activation (He for relu, Glorot for tanh); put norm layers or "
-        "residual paths between the layers",
+        remedy=REMEDY,
         source=SOURCE,
     )
 
 
-def _start(seen: Examination) -> Iterator[Finding]:
-    nature, loss = seen.nature, seen.survey.loss
-    if nature is None or nature.at_start is None or nature.classes == 1:
-        return
-    targets = seen.targets
-    count = targets.numel() if nature.sums and targets is not None else 1
-    expected = nature.at_start * count
+def _signal(seen: Examination) -> Finding | None:
+    """A signal that only shrinks or grows carries gradients that are as small, or as large."""
+    growth = signal_growth_of(seen.survey)
+    if growth is None or WEAK <= growth <= 1 / WEAK:
+        return None
+    severity: Severity = "error" if not GONE <= growth <= 1 / GONE else "warning"
+    affine = [layer for layer in seen.survey.layers if layer.is_affine]
+    return Finding(
+        cause="init_bad_scale",
+        severity=severity,
+        summary=f"the signal {'grows' if growth > 1 else 'shrinks'} by powers of ten through "
+        f"{len(affine)} layers, and so do the gradients of their weights",
+        layers=(affine[0].name, affine[-1].name),
+        evidence=(
+            Evidence(
+                quantity="spread in the last quarter of the layers over that in the first",
+                measured=growth,
+                expected=f"between {WEAK:g} and {1 / WEAK:g}",
+            ),
+        ),
+        remedy=REMEDY,
+        source=SOURCE,
+    )
+
+
+def _start(seen: Examination) -> Finding | None:
+    nature, loss, expected = seen.nature, seen.survey.loss, seen.loss_at_start
+    if nature is None or nature.at_start is None or expected is None or nature.classes == 1:
+        return None
+    count = round(expected / nature.at_start) if nature.at_start else 1
     if not math.isfinite(loss) or loss <= START * expected + count:
-        return
+        return None
     inputs = [t.float() for t in seen.batch.inputs if t.is_floating_point()]
     if inputs and float(inputs[0].square().mean().sqrt()) > LARGE:
-        return  # the inputs' fault, named there
+        return None  # the inputs' fault, named there
     last = seen.survey.layers[-1:] if seen.survey.layers else ()
     name = f"ln {nature.classes}" if nature.classes else "ln 2"
-    yield Finding(
+    usual = math.log(nature.classes or 2)
+    name = f"{name} = " if math.isclose(nature.at_start, usual, rel_tol=1e-3) else ""
+    return Finding(
         cause="init_bad_scale",
         severity="warning",
         summary="the untrained network is sure of itself and wrong: its first steps only undo that "
@@ -127,7 +157,7 @@ def _start(seen: Examination) -> Iterator[Finding]:
             Evidence(
                 quantity="loss at the start",
                 measured=loss,
-                expected=f"about {name} = {nature.at_start:.3g}"
+                expected=f"about {name}{nature.at_start:.3g}"
                 + (f" for each of {count} targets" if count > 1 else ""),
             ),
             Evidence(

@@ -184,8 +184,7 @@ def _out_of_range(outputs: Tensor, targets: Tensor, reason: str) -> Finding | No
         cause="labels_shifted" if shifted else "output_units_wrong",
         severity="error",
         summary=f"the labels go from {low} to {high}, and the model has {_outputs(classes)}, "
-        f"numbered 0 to {classes - 1}"
-        + (f": they begin at {low} instead of 0" if shifted else ""),
+        f"numbered 0 to {classes - 1}" + (f": they begin at {low} instead of 0" if shifted else ""),
         evidence=(
             Evidence(
                 quantity="largest label", measured=float(high), expected=f"at most {classes - 1}"

@@ -1,0 +1,90 @@
+"""Tests of the data faults that one batch shows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from leadline.doctor.check import check
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_inputs_that_are_no_numbers_are_a_finding_not_an_error_of_the_check(
+    verdict: Any, mlp: Any, rows: Any, value: float
+) -> None:
+    inputs, labels = rows
+    bad = inputs.clone()
+    bad[3, 7] = bad[9, 1] = value
+    assert verdict(mlp(), (bad, labels), nn.CrossEntropyLoss()) == ["error input_not_finite"]
+    assert verdict(mlp(), rows, nn.CrossEntropyLoss()) == []
+    finding = check(mlp(), (bad, labels), nn.CrossEntropyLoss()).findings[0]
+    assert finding.evidence[0].measured == 2.0
+
+
+def test_labels_from_1_on_with_an_output_too_few_are_shifted(
+    verdict: Any, mlp: Any, rows: Any
+) -> None:
+    inputs, labels = rows
+    assert verdict(mlp(), (inputs, labels + 1), nn.CrossEntropyLoss()) == ["error labels_shifted"]
+    assert verdict(mlp(), (inputs, labels), nn.CrossEntropyLoss()) == []
+    finding = check(mlp(), (inputs, labels + 1), nn.CrossEntropyLoss()).findings[0]
+    assert "from 1 to 5" in finding.summary
+    assert "5 outputs" in finding.summary
+
+
+def test_labels_from_1_on_with_an_output_to_spare_are_probably_shifted(
+    verdict: Any, mlp: Any, rows: Any
+) -> None:
+    inputs, labels = rows
+    assert verdict(mlp(outputs=6), (inputs, labels + 1), nn.CrossEntropyLoss()) == [
+        "warning labels_shifted"
+    ]
+    assert verdict(mlp(), (inputs, labels), nn.CrossEntropyLoss()) == []
+
+
+def test_a_class_that_a_small_batch_lacks_by_chance_is_no_shift(verdict: Any, mlp: Any) -> None:
+    batch = torch.randn(8, 20), torch.tensor([1, 2, 3, 4, 1, 2, 3, 4])
+    assert verdict(mlp(), batch, nn.CrossEntropyLoss()) == []
+
+
+def test_labels_far_beyond_the_outputs_ask_for_more_outputs(
+    verdict: Any, mlp: Any, rows: Any
+) -> None:
+    inputs, labels = rows
+    assert verdict(mlp(outputs=3), (inputs, labels), nn.CrossEntropyLoss()) == [
+        "error output_units_wrong"
+    ]
+    finding = check(mlp(outputs=3), (inputs, labels), nn.CrossEntropyLoss()).findings[0]
+    assert finding.remedy == "give the model 5 outputs"
+
+
+def test_labels_of_pixels_that_begin_at_1_are_shifted(verdict: Any) -> None:
+    network = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 4, 1))
+    inputs, labels = torch.randn(4, 3, 8, 8), torch.arange(256).reshape(4, 8, 8) % 4
+    assert verdict(network, (inputs, labels + 1), nn.CrossEntropyLoss()) == ["error labels_shifted"]
+    assert verdict(network, (inputs, labels), nn.CrossEntropyLoss()) == []
+
+
+def test_a_batch_of_one_class_is_in_the_order_of_the_classes(
+    verdict: Any, mlp: Any, rows: Any
+) -> None:
+    inputs, labels = rows
+    alike = torch.full_like(labels, 2)
+    assert verdict(mlp(), (inputs, alike), nn.CrossEntropyLoss()) == ["warning shuffle_missing"]
+    assert verdict(mlp(), rows, nn.CrossEntropyLoss()) == []
+
+
+def test_a_few_examples_of_one_class_say_nothing(verdict: Any, mlp: Any) -> None:
+    batch = torch.randn(4, 20), torch.zeros(4, dtype=torch.long)
+    assert verdict(mlp(), batch, nn.CrossEntropyLoss()) == []
+
+
+def test_a_batch_of_one_binary_label_is_in_the_order_of_the_classes(verdict: Any, mlp: Any) -> None:
+    inputs = torch.randn(64, 20)
+    loss = nn.BCEWithLogitsLoss()
+    ones, mixed = torch.ones(64, 1), (torch.arange(64) % 2).float()[:, None]
+    assert verdict(mlp(outputs=1), (inputs, ones), loss) == ["warning shuffle_missing"]
+    assert verdict(mlp(outputs=1), (inputs, mixed), loss) == []

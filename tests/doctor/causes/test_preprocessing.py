@@ -1,0 +1,91 @@
+"""Tests of the preprocessing faults: inputs that are far too large, too small or uneven."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+
+@pytest.fixture
+def pixels() -> Tensor:
+    """Pictures of numbers from 0 to 255."""
+    return torch.randint(0, 256, (16, 3, 16, 16)).float()
+
+
+def plain() -> nn.Sequential:
+    """Two convolutions without a norm."""
+    return nn.Sequential(
+        nn.Conv2d(3, 16, 3, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(16, 16, 3, padding=1),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(16, 10),
+    )
+
+
+LABELS = torch.arange(16) % 10
+
+
+def test_raw_pixels_are_not_normalised(verdict: Any, pixels: Tensor) -> None:
+    loss = nn.CrossEntropyLoss()
+    assert verdict(plain(), (pixels, LABELS), loss) == ["error input_not_normalized"]
+    assert verdict(plain(), (pixels / 127.5 - 1, LABELS), loss) == []
+    assert verdict(plain(), (pixels / 255, LABELS), loss) == []
+
+
+def test_raw_pixels_in_a_dense_net_are_not_normalised(verdict: Any, mlp: Any) -> None:
+    inputs = torch.randint(0, 256, (64, 784)).float()
+    labels = torch.arange(64) % 10
+    network, loss = mlp(784, 10), nn.CrossEntropyLoss()
+    assert verdict(network, (inputs, labels), loss) == ["error input_not_normalized"]
+    assert verdict(network, (inputs / 127.5 - 1, labels), loss) == []
+
+
+def test_a_moderate_scale_is_a_warning(verdict: Any, mlp: Any, rows: Any) -> None:
+    inputs, labels = rows
+    loss = nn.CrossEntropyLoss()
+    assert verdict(mlp(), (inputs * 20, labels), loss)[0] == "warning input_not_normalized"
+    assert verdict(mlp(), (inputs * 3, labels), loss) == []
+
+
+def test_a_network_that_normalises_first_does_not_care(
+    verdict: Any, conv_net: Any, mlp: Any, pixels: Tensor
+) -> None:
+    assert verdict(conv_net(), (pixels, LABELS), nn.CrossEntropyLoss()) == []
+    table = torch.randn(64, 20) * 500 + 1000
+    network = nn.Sequential(nn.BatchNorm1d(20), mlp())
+    assert verdict(network, (table, torch.arange(64) % 5), nn.CrossEntropyLoss()) == []
+
+
+def test_pixels_divided_by_255_twice_are_tiny(verdict: Any, pixels: Tensor) -> None:
+    loss = nn.CrossEntropyLoss()
+    assert verdict(plain(), (pixels / 255 / 255, LABELS), loss) == [
+        "warning input_double_normalized"
+    ]
+
+
+def test_features_of_uneven_scale_are_a_warning(verdict: Any, mlp: Any, rows: Any) -> None:
+    inputs, labels = rows
+    uneven = inputs.clone()
+    uneven[:, 0] *= 20
+    uneven[:, 1:3] *= 0.001
+    loss = nn.CrossEntropyLoss()
+    assert verdict(mlp(), (uneven, labels), loss) == ["warning input_not_normalized"]
+    standard = (uneven - uneven.mean(dim=0)) / uneven.std(dim=0)
+    assert verdict(mlp(), (standard, labels), loss) == []
+
+
+def test_tokens_are_no_inputs_to_scale(
+    verdict: Any, gpt: Any, text: Any, language_loss: Any
+) -> None:
+    assert verdict(gpt(), text, language_loss) == []
+
+
+def test_an_input_of_zeros_is_not_called_scaled_twice(verdict: Any, mlp: Any, rows: Any) -> None:
+    found = verdict(mlp(), (torch.zeros(64, 20), rows[1]), nn.CrossEntropyLoss())
+    assert "warning input_double_normalized" not in found
