@@ -36,8 +36,8 @@ from leadline.measure.unit_axis import UnitAxis, sample_entries
 
 SATURATED_SHARE = 0.95  # of a unit's entries that are flat
 SAMPLED_ENTRIES = 256  # of each unit, among which duplicates are searched
-DIRECTIONS = 8  # on which units are projected; 1e-3 in all of them never agrees by chance
-SAME = 1e-3  # distance in each direction of two units of norm 1: a correlation of 1 - 5e-7
+DIRECTIONS = 8  # on which units are projected; 1e-4 in all of them hardly agrees by chance
+SAME = 1e-4  # distance in each direction of two units of norm 1: a correlation of 1 - 5e-9
 SAME_SIZE = 1e-5  # relative difference of two units' norms, in 32-bit arithmetic
 CONSTANT = 1e-5  # standard deviation over root mean square, below which it is rounding
 # Few entries agree by chance: two of any two units are perfectly correlated over two examples.
