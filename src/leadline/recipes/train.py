@@ -17,6 +17,7 @@ from leadline.core.errors import ConfigError
 from leadline.data.examples import Dataset
 from leadline.data.load import load_dataset
 from leadline.data.options import DataOptions
+from leadline.doctor.watch import Watch
 from leadline.recipes.catalogue import find_recipe, is_path, read_recipe
 from leadline.recipes.choose import choose_recipe
 from leadline.recipes.finish import check_same_data, finish_run
@@ -28,6 +29,7 @@ from leadline.training.execution import Execution
 from leadline.training.journal import Journal
 from leadline.training.recipe import Recipe
 from leadline.training.run import Run
+from leadline.training.state import TrainingState
 from leadline.training.train import SAVE_INTERVAL, train_setup
 from leadline.training.tune import Tuning, cache_file, tune
 
@@ -186,10 +188,16 @@ class _Training:
                 run=self.run,
                 execution=execution,
                 reader=reader,
+                observe=_watch,
                 save_interval=self.save_interval,
             )
         finish_run(self.run, state, dataset=dataset)
         self.terminal.finished(self.run)
+
+
+def _watch(state: TrainingState) -> Watch:
+    """Look on while a run trains: its journal and its report tell what every layer did."""
+    return Watch(state.forward, state.optimizer, start=state.counters.step)
 
 
 def _within_minutes(recipe: Recipe, dataset: Dataset, tuning: Tuning) -> Recipe:

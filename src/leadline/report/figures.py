@@ -72,7 +72,7 @@ def line_chart(
         _clipped("".join(_draw(s, across, up) for s in series)),
         _legend(series),
     ]
-    return _svg(WIDTH, HEIGHT, title=title, inside="".join(parts))
+    return svg(WIDTH, HEIGHT, title=title, inside="".join(parts))
 
 
 def _x_extent(series: Sequence[Series]) -> tuple[float, float]:
@@ -87,14 +87,14 @@ def _axes(across: Scale, up: Scale, *, x_label: str, y_label: str, percentages: 
     for value in up.ticks():
         y = up.place(value)
         lines.append(f"M{coordinate(LEFT)} {coordinate(y)}H{coordinate(WIDTH - RIGHT)}")
-        labels.append(_text(tick_text(value, percent=percentages), LEFT - 8, y + 4, anchor="end"))
+        labels.append(text_at(tick_text(value, percent=percentages), LEFT - 8, y + 4, anchor="end"))
     for value in across.ticks():
         x = across.place(value)
-        labels.append(_text(tick_text(value), x, bottom + 18, anchor="middle"))
+        labels.append(text_at(tick_text(value), x, bottom + 18, anchor="middle"))
         lines.append(f"M{coordinate(x)} {coordinate(bottom)}v5")
-    labels.append(_text(x_label, (LEFT + WIDTH - RIGHT) / 2, HEIGHT - 6, anchor="middle"))
+    labels.append(text_at(x_label, (LEFT + WIDTH - RIGHT) / 2, HEIGHT - 6, anchor="middle"))
     if y_label:
-        labels.append(_text(y_label, 4, 16, anchor="start"))
+        labels.append(text_at(y_label, 4, 16, anchor="start"))
     grid = element("path", {"d": "".join(lines), "stroke": "currentColor", "stroke-opacity": ".14"})
     return grid + "".join(labels)
 
@@ -158,7 +158,7 @@ def _legend(series: Sequence[Series]) -> str:
         if entry.mark == "points":
             dot = {"cx": x + 9, "cy": 12.0, "r": 2.6, "style": paint("fill", entry.color)}
             parts.append(element("circle", dot))
-        parts.append(_text(entry.name, x + 23, 16, anchor="start"))
+        parts.append(text_at(entry.name, x + 23, 16, anchor="start"))
         x += LETTER * len(entry.name) + 38
     return "".join(parts)
 
@@ -198,7 +198,7 @@ def heat_map(counts: Sequence[Sequence[int]], names: Sequence[str], *, title: st
                 element("rect", {**box, **color}, inside=element("title", inside=escape(note)))
             )
             parts.append(_cell_text(cell, x + CELL / 2, y + CELL / 2 + 4, strong=strength > 0.7))
-    return _svg(left + side + 6, top + side + 6, title=title, inside="".join(parts))
+    return svg(left + side + 6, top + side + 6, title=title, inside="".join(parts))
 
 
 def _cell_text(cell: int, x: float, y: float, *, strong: bool) -> str:
@@ -220,23 +220,23 @@ def _heat_labels(
     shown: Sequence[str], names: Sequence[str], *, left: float, top: float, side: float
 ) -> str:
     parts = [
-        _text("answer", left + side / 2, 12, anchor="middle"),
+        text_at("answer", left + side / 2, 12, anchor="middle"),
         element(
             "g",
             {"transform": f"translate(12 {coordinate(top + side / 2)}) rotate(-90)"},
-            inside=_text("true class", 0, 0, anchor="middle"),
+            inside=text_at("true class", 0, 0, anchor="middle"),
         ),
     ]
     upright = max(map(len, shown)) <= UPRIGHT
     for index, (short, name) in enumerate(zip(shown, names, strict=True)):
         middle = CELL * (index + 0.5)
         note = element("title", inside=escape(name)) if short != name else ""
-        parts.append(_text(short, left - 7, top + middle + 4, anchor="end", note=note))
+        parts.append(text_at(short, left - 7, top + middle + 4, anchor="end", note=note))
         if upright:
-            parts.append(_text(short, left + middle, top - 8, anchor="middle"))
+            parts.append(text_at(short, left + middle, top - 8, anchor="middle"))
             continue
         turned = f"translate({coordinate(left + middle + 4)} {coordinate(top - 7)}) rotate(-90)"
-        label = _text(short, 0, 0, anchor="start", note=note)
+        label = text_at(short, 0, 0, anchor="start", note=note)
         parts.append(element("g", {"transform": turned}, inside=label))
     return "".join(parts)
 
@@ -271,9 +271,9 @@ def reliability_diagram(bins: Sequence[Bin], *, title: str) -> str:
         y, x = up.place(share), across.place(share)
         grid.append(f"M{coordinate(LEFT)} {coordinate(y)}H{coordinate(WIDTH - RIGHT)}")
         grid.append(f"M{coordinate(x)} {coordinate(height - BOTTOM)}v5")
-        parts.append(_text(tick_text(share, percent=True), LEFT - 8, y + 4, anchor="end"))
+        parts.append(text_at(tick_text(share, percent=True), LEFT - 8, y + 4, anchor="end"))
         label = tick_text(share, percent=True)
-        parts.append(_text(label, x, height - BOTTOM + 18, anchor="middle"))
+        parts.append(text_at(label, x, height - BOTTOM + 18, anchor="middle"))
     grid.append(f"M{coordinate(LEFT)} {coordinate(height - BOTTOM)}H{coordinate(WIDTH - RIGHT)}")
     lines = {"d": "".join(grid), "stroke": "currentColor", "stroke-opacity": ".14"}
     parts.insert(0, element("path", lines))
@@ -282,13 +282,15 @@ def reliability_diagram(bins: Sequence[Bin], *, title: str) -> str:
     dashes = {"d": diagonal, "stroke": "currentColor", "stroke-dasharray": "5 4", "fill": "none"}
     parts += [
         element("path", {**dashes, "stroke-opacity": ".7"}),
-        _text("accuracy", 4, 16, anchor="start"),
-        _text("dashed: as right as it is sure", WIDTH - RIGHT, 16, anchor="end"),
-        _text("answers", 4, SPLIT + 24, anchor="start"),
-        _text(count(most), LEFT - 8, SPLIT + 44, anchor="end"),
-        _text("confidence of the answer", (LEFT + WIDTH - RIGHT) / 2, height - 6, anchor="middle"),
+        text_at("accuracy", 4, 16, anchor="start"),
+        text_at("dashed: as right as it is sure", WIDTH - RIGHT, 16, anchor="end"),
+        text_at("answers", 4, SPLIT + 24, anchor="start"),
+        text_at(count(most), LEFT - 8, SPLIT + 44, anchor="end"),
+        text_at(
+            "confidence of the answer", (LEFT + WIDTH - RIGHT) / 2, height - 6, anchor="middle"
+        ),
     ]
-    return _svg(WIDTH, height, title=title, inside="".join(parts))
+    return svg(WIDTH, height, title=title, inside="".join(parts))
 
 
 def _bin(b: Bin, across: Scale, up: Scale, tall: Scale) -> str:
@@ -346,12 +348,14 @@ def shorten(name: str, length: int) -> str:
     return name if len(name) <= length else name[: length - 1].rstrip() + "…"
 
 
-def _text(text: str, x: float, y: float, *, anchor: str, note: str = "") -> str:
+def text_at(text: str, x: float, y: float, *, anchor: str, note: str = "") -> str:
+    """A text at a place in a figure; `note` is the markup of what a pointer is told."""
     place = {"x": float(x), "y": float(y), "text-anchor": anchor}
     return element("text", place, inside=escape(text) + note)
 
 
-def _svg(width: float, height: float, *, title: str, inside: str) -> str:
+def svg(width: float, height: float, *, title: str, inside: str) -> str:
+    """A whole figure, which scales with the page; `title` is for those who cannot see it."""
     frame = {
         "xmlns": "http://www.w3.org/2000/svg",
         "viewBox": f"0 0 {coordinate(width)} {coordinate(height)}",

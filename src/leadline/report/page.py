@@ -19,6 +19,7 @@ from leadline.core.files import write_atomic
 from leadline.data.examples import Dataset
 from leadline.report.classes import calibration_section, confusion_section, per_class_section
 from leadline.report.curves import curves_section
+from leadline.report.depth import depth_section
 from leadline.report.layers import layer_table, layers_section
 from leadline.report.markup import escape, prose
 from leadline.report.mistakes import mistakes_section, worst_mistakes
@@ -30,6 +31,7 @@ from leadline.training.run import Run
 
 CONTENTS = {
     "training": "training",
+    "depth": "depth",
     "confusion": "confusion",
     "mistakes": "mistakes",
     "calibration": "calibration",
@@ -63,6 +65,7 @@ def write_report(
     names = dataset.class_names
     sections = [
         curves_section(history),
+        depth_section(history),
         confusion_section(result, names),
         mistakes_section(
             worst_mistakes(outputs, targets),

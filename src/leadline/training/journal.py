@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +24,19 @@ INTERVAL = 1.0
 """Seconds between two writes of the gathered steps."""
 
 
-class Journal:
-    """Writes `journal.jsonl`; a context manager that flushes when it is left."""
+Rows = list[dict[str, Any]]
 
-    def __init__(self, path: Path) -> None:
+
+class Journal:
+    """Writes `journal.jsonl`.
+
+    `more` gives the rows that somebody else gathered since it was last asked; they are written
+    with the steps.
+    """
+
+    def __init__(self, path: Path, *, more: Callable[[], Rows] | None = None) -> None:
         self._path = path
+        self._more = more
         self._pending: list[Step] = []
         self._written = time.monotonic()
 
@@ -41,9 +50,9 @@ class Journal:
         """Write one line of another kind, after all the steps before it."""
         self.flush(extra=[{"event": name, **values}])
 
-    def flush(self, *, extra: list[dict[str, Any]] | None = None) -> None:
+    def flush(self, *, extra: Rows | None = None) -> None:
         """Bring everything gathered to the file and to the disk."""
-        rows = _rows(self._pending) + (extra or [])
+        rows = _rows(self._pending) + (self._more() if self._more else []) + (extra or [])
         self._pending = []
         self._written = time.monotonic()
         if not rows:

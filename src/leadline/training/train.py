@@ -11,6 +11,9 @@ import dataclasses
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, Protocol
+
+from torch import Tensor
 
 from leadline.core.devices import describe_machine
 from leadline.training.checkpoint import Found, newest_checkpoint, save_checkpoint
@@ -44,32 +47,50 @@ Reader = Callable[[Step, Validation | None], None]
 """Something that looks at each step, a progress bar say."""
 
 
+class Observer(Protocol):
+    """Something that looks at each step and has rows of its own for the journal, a watch say."""
+
+    def step(self, loss: Tensor) -> None:
+        """A step is done, with this loss."""
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The rows gathered since the last call, each with its `event` and `step`."""
+
+    def close(self) -> None:
+        """The training has ended, or stopped."""
+
+
 def train_setup(
     setup: Setup,
     *,
     run: Run,
     execution: Execution,
     reader: Reader | None = None,
+    observe: Callable[[TrainingState], Observer] | None = None,
     save_interval: float = SAVE_INTERVAL,
 ) -> TrainingState:
     """Train to the end inside a locked run folder, from its newest checkpoint where it has one.
 
+    `observe` makes an Observer of the training as it stands before its first step.
     Raises `Stopped` when a signal asked to stop, after saving.
     """
     execution = execution.settled
     state = TrainingState(setup, execution)
     found = newest_checkpoint(run.checkpoints)
-    journal = Journal(run.journal)
     if found is not None:
         state.load_state_dict(found.state)
         for name in found.damaged:  # it must not take the place of a valid one
             (run.checkpoints / name).rename(run.checkpoints / f"{name}.damaged")
     cut_journal(run.journal, step=state.counters.step)
+    observer = observe(state) if observe is not None else None
+    journal = Journal(run.journal, more=observer.rows if observer is not None else None)
     _say_start(journal, state, found)
     saver = _Saver(run.checkpoints, interval=save_interval)
     try:
         with execution.threads_scope(), StopRequests() as requests:
             for step in steps(setup, execution, state=state):
+                if observer is not None:
+                    observer.step(step.loss)
                 journal.step(step)
                 validation = _validate(state, step, journal) if step.ends_epoch else None
                 if reader is not None:
@@ -87,6 +108,8 @@ def train_setup(
                 journal.event("stopped", step=state.counters.step, signal=requests.number)
                 raise Stopped(requests.number, folder=run.folder)
     finally:
+        if observer is not None:
+            observer.close()
         journal.flush()
     if state.best.weights is not None:
         state.evaluated_model.load_state_dict(state.best.weights)
