@@ -1,10 +1,10 @@
-"""How signal and gradient change through the depth, in one number each: first layers against last.
+"""How signal and gradient change through the depth, in one number each: first against last layers.
 
 What counts for a layer is the change of the loss when its output changes by a given share of its
-own size: gradient × spread × √(number of outputs). In a chain of layers that only rescale it is the
-same everywhere, whatever the layers' units are: such a chain shows in the signal itself, whose
-spread grows or shrinks by a power of the number of layers. Layers whose weights begin at zero on purpose (the
-last in a residual branch) are left out, since nothing flows there yet.
+own size: gradient × spread × √(number of outputs). In a chain of layers that only rescale it is
+the same everywhere, whatever the layers' units are: such a chain shows in the signal itself, whose
+spread then goes with a power of the number of layers. Layers whose weights begin at zero on purpose
+(the last in a residual branch) are left out, since nothing flows there yet.
 """
 
 from __future__ import annotations

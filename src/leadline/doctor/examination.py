@@ -37,7 +37,8 @@ class Examination:
     What could not be measured is None: `influence` with one example, `nature` without a loss
     function on a plain tensor, `step` without an optimizer. `still_in_the_loss` names parameters
     without gradient on which the loss depends all the same. `evaluated_loss` is the loss of the
-    batch in evaluation mode, where running statistics have been trained.
+    batch in evaluation mode, where running statistics have been trained. `inputs_written` counts
+    the tensors of the batch that the model wrote into.
     """
 
     model: nn.Module
@@ -52,6 +53,7 @@ class Examination:
     still_in_the_loss: tuple[str, ...]
     evaluated_loss: float | None
     matched_loss: float | None
+    inputs_written: int
     seconds: float
 
     @property
@@ -94,7 +96,8 @@ def examine(
     given = read_batch(batch, model=model, finite=False)
     trainable(model)
     hidden = unregistered_parameters(model)
-    seen = survey(model, given, loss=loss, unregistered=hidden, finite=False)
+    own = copied(given)
+    seen = survey(model, own, loss=loss, unregistered=hidden, finite=False)
     sound = inputs_finite(given) and math.isfinite(seen.loss)
     nature = ask_loss(loss, seen.outputs, given.targets) if loss is not None and sound else None
     missing = [name for name, gradient in seen.gradients.items() if gradient is None]
@@ -107,12 +110,18 @@ def examine(
         nature=nature,
         influence=_try(lambda: influence(model, given)) if given.examples > 1 else None,
         determinism=_try(lambda: determinism(model, given)) if sound else None,
-        step=_take_step(model, given, loss, optimizer, seen) if sound else None,
+        step=_take_step(model, copied(given), loss, optimizer, seen) if sound else None,
         still_in_the_loss=_still_in_the_loss(model, given, loss, missing) if sound else (),
         evaluated_loss=_evaluated(model, given, loss) if sound else None,
         matched_loss=_matched(loss, seen.outputs, given.targets) if sound else None,
+        inputs_written=sum(tensor._version > 0 for tensor in own.inputs),
         seconds=time.perf_counter() - begun,
     )
+
+
+def copied(batch: Batch) -> Batch:
+    """The batch with inputs of its own: a model may write into them."""
+    return batch.with_inputs(*(tensor.clone() for tensor in batch.inputs))
 
 
 def unregistered_parameters(model: nn.Module) -> dict[str, Tensor]:
@@ -214,7 +223,8 @@ def _still_in_the_loss(
             if plain in changed
         }
         wrapped = {full[plain]: weight for plain, weight in weights.items()}
-        outputs = torch.func.functional_call(model, wrapped, batch.args, dict(batch.kwargs))
+        own = copied(batch)
+        outputs = torch.func.functional_call(model, wrapped, own.args, dict(own.kwargs))
         return float(batch.loss_of(outputs, loss))
 
     by_name = {plain_name(name): p for name, p in model.named_parameters()}
@@ -250,7 +260,7 @@ def _evaluated(model: nn.Module, batch: Batch, loss: Loss | None) -> float | Non
     def value() -> float:
         with Taps(model), torch.no_grad():
             model.eval()
-            return float(batch.loss(model, loss))
+            return float(copied(batch).loss(model, loss))
 
     measured: float | None = _try(value)
     return measured

@@ -10,6 +10,7 @@ norm itself wipes out what initialisation did.
 from __future__ import annotations
 
 import copy
+import inspect
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -98,7 +99,10 @@ def first_step(
 
 def _step(optimizer: Optimizer) -> None:
     """The step itself, without the hooks others put on it and without the scheduler's counter."""
-    type(optimizer).step(optimizer)
+    step = type(optimizer).step
+    if getattr(step, "hooked", False):  # what calls the hooks is a wrapper that torch puts on
+        step = inspect.unwrap(step, stop=lambda inner: not getattr(inner, "hooked", False))
+    step(optimizer)
 
 
 def _ratios(
@@ -108,8 +112,8 @@ def _ratios(
     named = [(names[id(p)], p.detach(), w) for p, w in weights if id(p) in names and p.ndim >= 2]
     if not named:
         return {}
-    norms = [torch.linalg.vector_norm(w, dtype=torch.float32) for _, _, w in named]
-    changes = [torch.linalg.vector_norm(p - w, dtype=torch.float32) for _, p, w in named]
+    norms = [torch.linalg.vector_norm(w.float()) for _, _, w in named]
+    changes = [torch.linalg.vector_norm((p - w).float()) for _, p, w in named]
     pairs = torch.stack([torch.stack(changes), torch.stack(norms)]).T.tolist()
     return {
         name: change / norm

@@ -210,7 +210,14 @@ def main_output(outputs: Any) -> Tensor:
 
 def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
     """The parameters that gradients reach, by name; at least one, or a MeasurementError."""
-    every = dict(model.named_parameters())
+    every: dict[str, Any] = dict(model.named_parameters())
+    lazy = [name for name, parameter in every.items() if nn.parameter.is_lazy(parameter)]
+    if lazy:
+        raise MeasurementError(
+            expected="a model whose parameters have their sizes",
+            received=f"{len(lazy)} lazy ones without, {lazy[0]!r} the first",
+            remedy="run the model once on a batch, which gives lazy layers their sizes",
+        )
     free = {name: parameter for name, parameter in every.items() if parameter.requires_grad}
     if free:
         return free

@@ -203,7 +203,7 @@ class _Listener:
             self._figures.append(_figures(output.detach(), kind=layer.kind))
 
             def came_back(gradient: Tensor) -> None:
-                square = torch.linalg.vector_norm(gradient, dtype=torch.float32).square()
+                square = _norm(gradient).square()
                 self._gradients[number] = square / max(gradient.numel(), 1)
 
             taps.hook(output, came_back)
@@ -313,6 +313,12 @@ def _norms(tensors: list[Tensor]) -> list[float]:
     if not tensors:
         return []
     dense = [t.to_dense() if t.is_sparse else t for t in tensors]
-    norms = [torch.linalg.vector_norm(t.detach(), dtype=torch.float32) for t in dense]
-    values: list[float] = torch.stack([norm.cpu() for norm in norms]).tolist()
+    values: list[float] = torch.stack([_norm(t.detach()).cpu() for t in dense]).tolist()
     return values
+
+
+def _norm(tensor: Tensor) -> Tensor:
+    """The Euclidean norm, added up in float32 at least."""
+    wide = tensor.dtype in (torch.float64, torch.complex128)
+    norm: Tensor = torch.linalg.vector_norm(tensor, dtype=None if wide else torch.float32)
+    return norm.float()

@@ -1,4 +1,4 @@
-"""Tests of the architecture faults: outputs that do not fit, leaks across the batch, from the future."""
+"""Tests of the architecture faults: outputs that do not fit, leaks from examples or the future."""
 
 from __future__ import annotations
 

@@ -88,3 +88,14 @@ def test_a_batch_of_one_binary_label_is_in_the_order_of_the_classes(verdict: Any
     ones, mixed = torch.ones(64, 1), (torch.arange(64) % 2).float()[:, None]
     assert verdict(mlp(outputs=1), (inputs, ones), loss) == ["warning shuffle_missing"]
     assert verdict(mlp(outputs=1), (inputs, mixed), loss) == []
+
+
+def test_a_network_that_writes_into_its_input_changes_the_data(
+    verdict: Any, mlp: Any, rows: Any
+) -> None:
+    before = rows[0].clone()
+    network = nn.Sequential(nn.ReLU(inplace=True), mlp())
+    assert verdict(network, rows, nn.CrossEntropyLoss()) == ["warning data_modified_in_place"]
+    network[0].inplace = False
+    assert verdict(network, rows, nn.CrossEntropyLoss()) == []
+    assert torch.equal(rows[0], before)

@@ -20,7 +20,7 @@ from leadline.measure.layers import Layer, on_layer
 from leadline.measure.survey import LayerRecord
 
 TOLERANCE = 1e-4
-"""How far the sum of a row of probabilities may be from 1 in float32 or bfloat16."""
+"""How far the sum of a row of probabilities may be from 1; more where numbers are coarser."""
 
 DEAD = 0.9
 """Share of units that say the same for every example from which on a layer is nearly dead."""
@@ -56,9 +56,10 @@ def _output(seen: Examination) -> Iterator[Finding]:
     within = bool(((outputs >= 0) & (outputs <= 1)).all())
     axis = nature.class_axis if nature.class_axis is not None else -1
     last = seen.survey.graph[-1] if seen.survey.graph else ""
+    tolerance = max(TOLERANCE, 2 * torch.finfo(seen.survey.outputs.dtype).eps)
     if nature.kind == "cross_entropy" and (nature.classes or 0) > 1 and within:
         sums = outputs.sum(dim=axis)
-        if _all_one(sums):
+        if _all_one(sums, tolerance):
             yield _double_softmax(float(sums.mean()), nature.classes or 0)
             return
         if last == "SigmoidBackward0":
@@ -68,7 +69,7 @@ def _output(seen: Examination) -> Iterator[Finding]:
         yield _rectified(outputs)
     if nature.kind == "binary_logits" and within and last == "SigmoidBackward0":
         yield _squashed("sigmoid", "a binary cross entropy of logits", outputs)
-    if nature.kind == "nll" and not _all_one(outputs.exp().sum(dim=axis)):
+    if nature.kind == "nll" and not _all_one(outputs.exp().sum(dim=axis), tolerance):
         total = float(outputs.exp().sum(dim=axis).mean())
         yield Finding(
             cause="activation_missing",
@@ -81,7 +82,9 @@ def _output(seen: Examination) -> Iterator[Finding]:
             ),
             remedy="end the model with log_softmax, or use cross_entropy on the logits",
         )
-    if nature.kind == "log_of_probabilities" and not (within and _all_one(outputs.sum(dim=axis))):
+    if nature.kind == "log_of_probabilities" and not (
+        within and _all_one(outputs.sum(dim=axis), tolerance)
+    ):
         total = float(outputs.sum(dim=axis).mean())
         yield Finding(
             cause="activation_missing",
@@ -96,8 +99,8 @@ def _output(seen: Examination) -> Iterator[Finding]:
         )
 
 
-def _all_one(sums: Tensor) -> bool:
-    return bool(((sums - 1).abs() < max(TOLERANCE, 1e-2 * (sums.dtype.itemsize < 4))).all())
+def _all_one(sums: Tensor, tolerance: float) -> bool:
+    return bool(((sums - 1).abs() < tolerance).all())
 
 
 def _double_softmax(total: float, classes: int) -> Finding:

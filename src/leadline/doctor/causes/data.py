@@ -18,6 +18,7 @@ def signs(seen: Examination) -> Iterator[Finding]:
     yield from _not_finite(seen)
     yield from _labels(seen)
     yield from _one_class(seen)
+    yield from _written(seen)
 
 
 def _not_finite(seen: Examination) -> Iterator[Finding]:
@@ -91,4 +92,22 @@ def _one_class(seen: Examination) -> Iterator[Finding]:
             ),
         ),
         remedy="pass shuffle=True to the DataLoader, or shuffle the examples once",
+    )
+
+
+def _written(seen: Examination) -> Iterator[Finding]:
+    if not seen.inputs_written:
+        return
+    yield Finding(
+        cause="data_modified_in_place",
+        severity="warning",
+        summary="the model writes into its input: data that stay in memory change with every pass",
+        evidence=(
+            Evidence(
+                quantity="tensors of the batch that the model wrote into",
+                measured=float(seen.inputs_written),
+                expected="0",
+            ),
+        ),
+        remedy="write x = x * s instead of x *= s, and no inplace=True on what comes first",
     )

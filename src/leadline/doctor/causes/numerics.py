@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import torch
 
 from leadline.core.taps import first_nonfinite
-from leadline.doctor.examination import Examination
+from leadline.doctor.examination import Examination, copied
 from leadline.doctor.finding import Evidence, Finding
 from leadline.measure.batch import inputs_finite
 
@@ -30,7 +30,9 @@ def _nonfinite(seen: Examination) -> Iterator[Finding]:
     loss = seen.survey.loss
     if not math.isfinite(loss):
         with torch.no_grad():
-            where = first_nonfinite(seen.model, functools.partial(seen.batch.forward, seen.model))
+            where = first_nonfinite(
+                seen.model, functools.partial(copied(seen.batch).forward, seen.model)
+            )
         yield Finding(
             cause="nonfinite_value",
             severity="error",
