@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
@@ -27,10 +28,10 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from leadline.core.errors import MeasurementError
-from leadline.core.seeds import capture_random_state, restore_random_state
+from leadline.core.seeds import capture_random_state, derive_seed, restore_random_state
 from leadline.core.taps import Taps, plain_name
 from leadline.measure.batch import Batch, Loss, read_batch, trainable
-from leadline.measure.derivatives import Linearised, differentiate
+from leadline.measure.derivatives import Linearised, check_second_derivatives, differentiate
 from leadline.measure.gauss_newton import OUTPUT_CURVATURES, OutputCurvature, gauss_newton
 
 MatrixName = Literal["hessian", "gauss_newton", "fisher", "monte_carlo_fisher", "empirical_fisher"]
@@ -71,7 +72,7 @@ class CurvatureMatrix:
         self._kept: Linearised | None = None
         if len(self._batches) == 1:
             with self._prepared():
-                self._kept = self._linearise(self._batches[0])
+                self._kept = self._linearise(0)
 
     def __matmul__(self, vector: Float[Tensor, "P"]) -> Float[Tensor, "P"]:
         """The product with a vector, in the vector's order of entries."""
@@ -133,9 +134,9 @@ class CurvatureMatrix:
             act(1.0, self._kept)
             return
         total = sum(batch.examples for batch in self._batches)
-        for batch in self._batches:
+        for number, batch in enumerate(self._batches):
             with self._prepared():
-                act(batch.examples / total, self._linearise(batch))
+                act(batch.examples / total, self._linearise(number))
 
     @contextmanager
     def _prepared(self) -> Iterator[None]:
@@ -144,10 +145,12 @@ class CurvatureMatrix:
             restore_random_state(self._random)
             yield
 
-    def _linearise(self, batch: Batch) -> Linearised:
+    def _linearise(self, number: int) -> Linearised:
+        batch = self._batches[number]
         outputs = batch.forward(self._model)
         if self._kind is not None:
-            return gauss_newton(outputs, batch, self._parameters, self._loss, self._kind)
+            kind = replace(self._kind, seed=derive_seed(self._kind.seed, number))
+            return gauss_newton(outputs, batch, self._parameters, self._loss, kind)
         return _hessian(batch.loss_of(outputs, self._loss), self._parameters)
 
 
@@ -224,6 +227,7 @@ def read_batches(value: Any, *, model: nn.Module) -> list[Batch]:
 
 
 def _hessian(loss: Tensor, parameters: Sequence[Tensor]) -> Linearised:
+    check_second_derivatives([loss])
     gradient = differentiate([loss], parameters, keep=True)
     # A gradient that no parameter changes has no graph: its rows of the Hessian are zero.
     curved = [n for n, tensor in enumerate(gradient) if tensor.requires_grad]
@@ -245,5 +249,4 @@ def _twice_differentiable(model: nn.Module) -> Iterator[None]:
         scopes.enter_context(sdpa_kernel(SDPBackend.MATH))
         if recurrent:
             scopes.enter_context(torch.backends.cudnn.flags(enabled=False))
-            scopes.enter_context(torch.backends.mkldnn.flags(enabled=False))
         yield

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from leadline.core.errors import MeasurementError
 
@@ -51,7 +53,29 @@ def differentiate(
     except torch.OutOfMemoryError:
         raise
     except RuntimeError as error:
-        raise _explain(error) from error
+        raise _explain((str(error).strip().splitlines() or [""])[0][:200]) from error
+
+
+def check_second_derivatives(tensors: Sequence[Tensor]) -> None:
+    """Raise a MeasurementError for a function marked @once_differentiable behind `tensors`.
+
+    torch raises for one only where the incoming gradient depends on the parameters; where it does
+    not, as at the end of a network, it takes the second derivative for zero without a word.
+    """
+    waiting, seen = [tensor.grad_fn for tensor in tensors], set[Any]()
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        waiting.extend(following for following, _ in node.next_functions)
+        function: Any = getattr(type(node), "_forward_cls", None)
+        code = getattr(getattr(function, "backward", None), "__code__", None)
+        if code is not None and code.co_filename == _ONCE.co_filename:
+            raise _explain(f"{function.__name__}, which is marked @once_differentiable")
+
+
+_ONCE = once_differentiable(lambda context: None).__code__
 
 
 def _check_loss(loss: Tensor) -> None:
@@ -70,8 +94,7 @@ def _check_loss(loss: Tensor) -> None:
         )
 
 
-def _explain(error: RuntimeError) -> MeasurementError:
-    text = (str(error).strip().splitlines() or [""])[0][:200]
+def _explain(text: str) -> MeasurementError:
     if "modified by an inplace operation" in text:
         return MeasurementError(
             expected="parameters as they were when the matrix was made",

@@ -26,7 +26,7 @@ from torch.utils._pytree import tree_map_only
 
 from leadline.core.errors import MeasurementError
 from leadline.measure.batch import Batch, Loss, main_output
-from leadline.measure.derivatives import Linearised, differentiate
+from leadline.measure.derivatives import Linearised, check_second_derivatives, differentiate
 
 OutputCurvatureName = Literal["gauss_newton", "fisher", "monte_carlo_fisher", "empirical_fisher"]
 OUTPUT_CURVATURES = ("gauss_newton", "fisher", "monte_carlo_fisher", "empirical_fisher")
@@ -80,6 +80,7 @@ def gauss_newton(
 ) -> Linearised:
     """Products with J^T C J for what one forward pass returned."""
     head = _divide(outputs, batch, loss)
+    check_second_derivatives([head.loss, *head.outputs])
     bend = _curvature(head, batch, kind)
     duals = [torch.zeros_like(z, requires_grad=True) for z in head.outputs]
     pulled = differentiate(head.outputs, parameters, duals, keep=True)  # J^T u, linear in u
@@ -117,7 +118,7 @@ def _divide(outputs: Any, batch: Batch, loss: Loss | None) -> _Head:
         ends = begins = [main_output(outputs)]
         value = batch.loss_of(outputs, loss)
     slopes = differentiate([value], begins, keep=True)
-    used = [n for n, slope in enumerate(slopes) if slope.requires_grad or bool(slope.any())]
+    used = [n for n, slope in enumerate(slopes) if slope.grad_fn is not None or bool(slope.any())]
     if not used and loss is None:
         raise MeasurementError(
             expected="a loss that the model computes from its main output",
