@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
 HIDDEN_SCORE = -5000.0
@@ -21,15 +21,15 @@ SLICE = 2**24  # weights held at a time; 64 MiB in 32 bits
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Visible:
-    """Which keys each query sees, and how many; `mask` is None where all are seen."""
+    """Which keys each query sees, 1 or 0, and how many; `mask` is None where all are seen."""
 
-    mask: Bool[Tensor, "..."] | None
+    mask: Float[Tensor, "..."] | None
     count: Float[Tensor, "..."]
 
     @staticmethod
     def of_scores(scores: Tensor) -> Visible:
-        mask = scores > HIDDEN_SCORE
-        return Visible(mask=mask, count=mask.sum(-1, dtype=torch.float32))
+        mask = torch.gt(scores, HIDDEN_SCORE, out=torch.empty_like(scores, dtype=torch.float32))
+        return Visible(mask=mask, count=mask.sum(-1))
 
 
 @dataclass(kw_only=True, eq=False)
@@ -61,32 +61,28 @@ class HeadSums:
         weights = weights.to(_exact(weights))
         count = visible.count.to(weights)
         counted = (count >= 2).to(weights)  # 0 where a query has no choice
+        if visible.mask is not None:
+            weights = weights * counted.unsqueeze(-1)
         entropy = torch.special.entr(weights).sum(-1)
-        most = count.clamp(min=2).log()
+        together = weights.sum(0)
         self.rows += counted.expand_as(entropy).sum((0, 2))
-        for name, values in (
-            ("entropy", entropy),
-            ("ratio", entropy / most),
-            ("first", weights[..., 0]),
-        ):
-            self.sums[name] += (values * counted).nan_to_num().sum((0, 2))
+        self.sums["entropy"] += entropy.sum((0, 2))
+        self.sums["ratio"] += (entropy / count.clamp(min=2).log()).sum((0, 2))
+        self.sums["first"] += together[..., 0].sum(-1)
         if self.square:
-            self._add_positions(weights, counted, first_query)
-        even = counted / count.clamp(min=1)
-        deviation = weights * counted.unsqueeze(-1)
-        seen = even.unsqueeze(-1) if visible.mask is None else even.unsqueeze(-1) * visible.mask
-        deviation = (deviation - seen).nan_to_num_().transpose(0, 1).flatten(1)
-        self.products += deviation @ deviation.T
+            self._add_positions(together, first_query)
+        even = (counted / count.clamp(min=1)).unsqueeze(-1)
+        deviation = weights - (even if visible.mask is None else even * visible.mask)
+        deviation = deviation.flatten(2)
+        self.products += (deviation @ deviation.transpose(1, 2)).sum(0)
 
-    def _add_positions(self, weights: Tensor, counted: Tensor, first_query: int) -> None:
-        queries, sources = weights.shape[-2:]
-        keys = torch.arange(sources, device=weights.device)
-        query = torch.arange(first_query, first_query + queries, device=weights.device)
-        far = (keys - query[:, None]).abs().to(weights)
-        distance = torch.einsum("nhts,ts->nht", weights, far)
-        diagonal = weights.diagonal(first_query, -2, -1)
-        self.sums["distance"] += (distance * counted).nan_to_num().sum((0, 2))
-        self.sums["diagonal"] += (diagonal * counted).nan_to_num().sum((0, 2))
+    def _add_positions(self, together: Float[Tensor, "H t S"], first_query: int) -> None:
+        queries, sources = together.shape[-2:]
+        keys = torch.arange(sources, device=together.device)
+        query = torch.arange(first_query, first_query + queries, device=together.device)
+        far = (keys - query[:, None]).abs().to(together)
+        self.sums["distance"] += (together * far).sum((1, 2))
+        self.sums["diagonal"] += together.diagonal(first_query, -2, -1).sum(-1)
 
     def means(self) -> dict[str, Float[Tensor, "H"]]:
         """Each quantity's mean over rows; NaN without rows, or where positions say nothing."""
@@ -124,21 +120,25 @@ def add_slices(
     if mask is not None:
         mask = mask.expand(examples, heads, targets, sources)
     sums = HeadSums.empty(query.new_empty(0, heads, targets, sources))
+    keys = torch.arange(sources, device=query.device)
     for example, rows in _slices(examples, heads, targets, sources):
         scores = query[example, :, rows].to(exact) @ key[example].to(exact).transpose(-1, -2)
+        visible = Visible(mask=None, count=scores.new_full((scores.shape[-2],), float(sources)))
         if causal:
-            order = torch.arange(targets, device=query.device)[rows]
-            later = torch.arange(sources, device=query.device) > order[:, None]
-            scores.masked_fill_(later, -torch.inf)
+            earlier = keys <= torch.arange(targets, device=query.device)[rows, None]
+            scores.masked_fill_(~earlier, -torch.inf)
+            visible = Visible(mask=earlier.to(exact), count=earlier.sum(-1).to(exact))
         if mask is not None:
             part = mask[example, :, rows]
-            hidden = part.logical_not() if part.dtype == torch.bool else None
-            scores = scores + part if hidden is None else scores.masked_fill_(hidden, -torch.inf)
-        if mask is not None or causal:
+            if part.dtype == torch.bool:
+                scores.masked_fill_(~part, -torch.inf)
+            else:
+                scores += part
             visible = Visible.of_scores(scores)
-        else:
-            visible = Visible(mask=None, count=scores.new_full(scores.shape[:-1], float(sources)))
-        sums.add(scores.softmax(-1), visible, first_query=rows.start)
+        weights = scores.softmax(-1)
+        sums.add(
+            weights if mask is None else weights.nan_to_num_(), visible, first_query=rows.start
+        )
     return sums
 
 
@@ -148,7 +148,8 @@ def add_weights(weights: Float[Tensor, "N H T S"], scores: Float[Tensor, "N H T 
     sums = HeadSums.empty(weights)
     for example, rows in _slices(examples, heads, targets, sources):
         visible = Visible.of_scores(scores[example, :, rows])
-        sums.add(weights[example, :, rows], visible, first_query=rows.start)
+        part = weights[example, :, rows].nan_to_num()  # of a query that sees nothing
+        sums.add(part, visible, first_query=rows.start)
     return sums
 
 
