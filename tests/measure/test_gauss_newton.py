@@ -42,7 +42,7 @@ def flat(gradients: dict[str, Tensor], *, keep: int) -> Tensor:
 def jacobian(model: nn.Module, inputs: Tensor) -> Tensor:
     """d outputs / d parameters of each example: N, K, P."""
     named = dict(model.named_parameters())
-    return flat(jacrev(lambda w: functional_call(model, w, (inputs,)))(named), keep=2)
+    return flat(jacrev(lambda w: functional_call(model, w, (inputs,)))(named), keep=2).detach()
 
 
 def scores(model: nn.Module, inputs: Tensor, targets: Tensor, loss: Any) -> Tensor:
