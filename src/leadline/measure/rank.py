@@ -69,7 +69,7 @@ def representation_rank(
     that cannot be read, or a model that fails on it.
 
     **Cost: 1 forward pass**, and the eigenvalues of a matrix of min(units, entries) rows per layer:
-    about 0.1 s for each layer of 1024 units.
+    about 0.2 s for each layer of 1024 units.
 
     **How to read it**: compare layers with each other and with `highest`. A rank that falls to 1
     with depth is a collapse: all entries lie on a line, and no later layer can tell them apart.
