@@ -9,12 +9,13 @@ and so is everything computed from it, with the reason: nothing is guessed.
 
 The last index is kept with its sign turned, so that every union is a minimum and 'sees nothing' is
 +infinity on both sides. Operations are seen at the dispatcher, where a convolution has one form
-however the model wrote it.
+however the model wrote it. Bounds lie on the CPU: they are small, and a model on the `meta` device,
+which computes nothing, can be followed too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -72,7 +73,7 @@ def reach_of_inputs(inputs: Tensor, axes: Sequence[int]) -> Reach:
     bounds: list[Tensor] = []
     for axis in axes:
         shape = [-1 if dim == axis else 1 for dim in range(inputs.ndim)]
-        index = torch.arange(inputs.shape[axis], dtype=torch.float32, device=inputs.device)
+        index = torch.arange(inputs.shape[axis], dtype=torch.float32, device="cpu")
         bounds += [index.view(shape), -index.view(shape)]
     return Reach(inputs.shape, tuple(bounds), (1.0,) * len(axes), tuple(axes))
 
@@ -120,7 +121,8 @@ class Operation:
     @property
     def sources(self) -> list[Reach]:
         """The reach of every tensor that has one, in order."""
-        return list(_flat(self.tracked.values()))
+        listed = (r if isinstance(r, list) else [r] for r in self.tracked.values())
+        return [reach for reaches in listed for reach in reaches if reach is not None]
 
     def reach(self, argument: str) -> Reach | None:
         """The reach of one argument, None where it does not depend on the inputs."""
@@ -271,7 +273,7 @@ class ReachMode(TorchDispatchMode):
         bounds: list[Tensor] = []
         for number in range(len(source.bounds)):
             # A bound that lies in memory as the tensor does, so that the view is the same view.
-            bound = torch.empty_strided(whole.size(), whole.stride(), device=whole.device)
+            bound = torch.empty_strided(whole.size(), whole.stride(), device="cpu")
             bound.copy_(_nothing_like(whole) if own is None else own.full(number))
             bound.as_strided(part.size(), part.stride(), offset).copy_(source.full(number))
             bounds.append(_compress(bound))
@@ -381,20 +383,12 @@ def _bound(value: Any, reach: Any, number: int | None) -> Any:
         return reach.zero if number is None else reach.full(number)
     if isinstance(value, Tensor) and value.is_floating_point():
         return _nothing_like(value).expand(value.shape)
-    return value
+    return value.cpu() if isinstance(value, Tensor) else value  # indices
 
 
 def _nothing_like(tensor: Tensor) -> Tensor:
-    return torch.full((1,) * tensor.ndim, NOTHING, device=tensor.device)
+    return torch.full((1,) * tensor.ndim, NOTHING, device="cpu")
 
 
 def _unknown(like: Reach, reason: str) -> Reach:
     return replace(like, bounds=(), zero=None, unknown=reason)
-
-
-def _flat(values: Any) -> Iterator[Reach]:
-    for value in values:
-        if isinstance(value, Reach):
-            yield value
-        elif isinstance(value, list):
-            yield from (reach for reach in value if reach is not None)

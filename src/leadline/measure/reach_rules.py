@@ -109,8 +109,10 @@ def _softmax(call: Operation) -> Reach | None:
     if reach is None:
         return None
     logits = call.arguments["self"]
-    zero = logits < logits.amax(dim, keepdim=True) - MASKED
-    if "log" in call.name or not bool(zero.any()):
+    if "log" in call.name or logits.is_meta:
+        return spread(reach, [dim])
+    zero = (logits < logits.amax(dim, keepdim=True) - MASKED).cpu()
+    if not bool(zero.any()):
         return spread(reach, [dim])
     allowed = reach.map(lambda bound: torch.where(zero, NOTHING, bound))
     seen = spread(allowed, [dim]).map(lambda bound: torch.where(zero, NOTHING, bound))
@@ -150,8 +152,9 @@ def _attention(call: Operation) -> Reach | None:
     keys = [r for name in ("key", "value") if (r := call.reach(name)) is not None]
     length = call.arguments["key"].shape[-2]
     mask = call.get("attn_mask") if call.get("attn_mask") is not None else call.get("attn_bias")
-    forbidden = torch.zeros(shape[-2], length, dtype=torch.bool, device=call.output[0].device)
-    if mask is not None:
+    forbidden = torch.zeros(shape[-2], length, dtype=torch.bool, device="cpu")
+    if mask is not None and not mask.is_meta:
+        mask = mask.cpu()
         additive = mask.dtype != torch.bool
         forbidden = forbidden | (
             (mask < mask.amax(-1, keepdim=True) - MASKED) if additive else ~mask

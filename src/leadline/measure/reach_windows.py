@@ -47,7 +47,7 @@ def through_windows(reach: Reach, dim: int, taps: Tensor, jump: float) -> Reach:
                 "a map of one unit has no neighbours to go on with; use a larger input"
             )
         whole = extend(bound, dim, (before, after), step)
-        bounds.append(_lowest(whole, dim, (taps + before).to(bound.device), taps == NO_TAP))
+        bounds.append(_lowest(whole, dim, (taps + before), taps == NO_TAP))
     here = [place == dim for place in reach.dims]
     jumps = [j * jump if h else j for j, h in zip(reach.jumps, here, strict=True)]
     shape = [size if d == dim else n for d, n in enumerate(reach.shape)]
@@ -58,7 +58,7 @@ def _lowest(bound: Tensor, dim: int, taps: Tensor, missing: Tensor) -> Tensor:
     """The smallest bound among the taps of each output."""
     shape = [-1 if d == dim else 1 for d in range(bound.ndim)]
     best: Tensor | None = None
-    for column, none in zip(taps.T, missing.T.to(bound.device), strict=True):
+    for column, none in zip(taps.T, missing.T, strict=True):
         seen = bound.index_select(dim, column.clamp(min=0)).masked_fill(none.view(shape), NOTHING)
         best = seen if best is None else torch.minimum(best, seen)
     assert best is not None
@@ -77,7 +77,7 @@ def extend(bound: Tensor, dim: int, by: tuple[int, int], step: float) -> Tensor:
     period, growth = 1, torch.full_like(bound.narrow(dim, 0, 1), step)
     if length > 1:
         period, growth = _period(bound, dim)
-    places = torch.arange(-by[0], length + by[1], device=bound.device)
+    places = torch.arange(-by[0], length + by[1], device="cpu")
     turns = places.clamp(max=0).div(period, rounding_mode="floor")
     turns += (places - length).div(period, rounding_mode="floor").clamp(min=-1) + 1
     shape = [-1 if d == dim else 1 for d in range(bound.ndim)]
@@ -114,8 +114,8 @@ def _slide(
     dilation = _numbers(call.get("dilation", 1), count, 1)
     transposed = bool(call.get("transposed", False))
     for i, size in enumerate(sizes):
-        place = torch.arange(size)[:, None]
-        offset = torch.arange(kernel[i])[None] * dilation[i]
+        place = torch.arange(size, device="cpu")[:, None]
+        offset = torch.arange(kernel[i], device="cpu")[None] * dilation[i]
         if transposed:
             taps = place + padding[i] - offset
             hit = taps % stride[i] == 0
@@ -169,7 +169,7 @@ def adaptive_pooling(call: Operation) -> Reach | None:
         if reach is None:
             return None
         length, size = reach.shape[dim], call.shape()[dim]
-        place = torch.arange(size)
+        place = torch.arange(size, device="cpu")
         first, last = place * length // size, -(-(place + 1) * length // size) - 1
         taps = first[:, None] + torch.arange(int((last - first).max()) + 1)
         taps = torch.where(taps <= last[:, None], taps, NO_TAP)
@@ -200,7 +200,7 @@ def interpolation(call: Operation) -> Reach | None:
 
 def _sources(call: Operation, length: int, size: int, ratio: float) -> Tensor:
     """Which inputs each output of an interpolation is computed from."""
-    place = torch.arange(size, dtype=torch.float64)
+    place = torch.arange(size, dtype=torch.float64, device="cpu")
     if "nearest" in call.name:
         half = 0.5 if "exact" in call.name else 0.0
         return ((place + half) * ratio).floor().clamp(max=length - 1).long()[:, None]
@@ -224,7 +224,7 @@ def padding(call: Operation) -> Reach | None:
             return None
         dim, before, after = reach.ndim - 1 - i, pads[2 * i], pads[2 * i + 1]
         length = reach.shape[dim]
-        taps = torch.arange(-before, length + after)
+        taps = torch.arange(-before, length + after, device="cpu")
         if dim not in reach.dims:  # new channels: constants, which see nothing
             taps = torch.where((taps < 0) | (taps >= length), NO_TAP, taps)
         reach = through_windows(reach, dim, taps[:, None], 1.0)
@@ -237,7 +237,7 @@ def patches(call: Operation) -> Reach | None:
     if reach is None:
         return None
     for dim, pad in zip((-2, -1), padding, strict=True):
-        taps = torch.arange(-pad, reach.shape[dim] + pad)[:, None]
+        taps = torch.arange(-pad, reach.shape[dim] + pad, device="cpu")[:, None]
         reach = through_windows(reach, reach.ndim + dim, taps, 1.0)
     keys = ("kernel_size", "dilation", "stride")
     options = {key: call.arguments[key] for key in keys}
