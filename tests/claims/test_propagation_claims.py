@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from leadline.measure.gaussian_expectation import gaussian_mean
-from leadline.measure.mean_field import MeanField, critical_point, mean_field_of
+from leadline.measure.mean_field import MeanField, edge_of_chaos, mean_field_of
 from leadline.measure.propagation import signal_propagation
 from leadline.nn.initialisation import initialise
 from leadline.nn.residual import ResidualAdd, ResidualBlock
@@ -170,7 +170,7 @@ def test_tanh_is_ordered_at_1_3_and_chaotic_at_2_5(deviation: float, phase: str)
 def test_relu_is_critical_at_sw2_two_and_no_biases_alone() -> None:
     """Schoenholz et al. 2017; Hayou et al. 2019, arXiv:1902.06853: the edge of chaos is a point."""
     for variance in (0.1, 1.0, 30.0):
-        point = critical_point("relu", variance=variance)
+        point = edge_of_chaos("relu", variance=variance)
         assert (point.weight_variance, point.bias_variance) == (pytest.approx(2.0), 0.0)
     point = mean_field_of("he", activation="relu").fixed_point(start=3.0)
     assert (point.variance, point.slope, point.correlation) == (3.0, pytest.approx(1.0), 1.0)

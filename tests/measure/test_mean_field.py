@@ -10,7 +10,7 @@ from scipy import optimize
 from torch import nn
 
 from leadline.core.errors import ConfigError, MeasurementError, UnknownNameError
-from leadline.measure.mean_field import MeanField, critical_point, mean_field_of
+from leadline.measure.mean_field import MeanField, edge_of_chaos, mean_field_of
 from leadline.nn.activations import ACTIVATIONS
 from leadline.nn.initialisation import initialise
 
@@ -97,7 +97,7 @@ def test_an_unstable_fixed_point_is_left_in_the_direction_of_the_start() -> None
 
 @pytest.mark.parametrize("variance", [0.1, 1.0, 4.0])
 def test_the_critical_line_agrees_with_a_root_finder(variance: float) -> None:
-    field = critical_point("tanh", variance=variance)
+    field = edge_of_chaos("tanh", variance=variance)
     assert field.variance_map(variance) == pytest.approx(variance)
     root = optimize.brentq(
         lambda weight: MeanField(activation="tanh", weight_variance=weight).slope(variance) - 1,
@@ -109,7 +109,7 @@ def test_the_critical_line_agrees_with_a_root_finder(variance: float) -> None:
 
 def test_an_activation_that_cannot_be_critical_is_said() -> None:
     with pytest.raises(MeasurementError, match="sigmoid, whose biases would need the variance -"):
-        critical_point("sigmoid")
+        edge_of_chaos("sigmoid")
 
 
 def test_the_profile_of_the_theory_counts_from_the_first_layer() -> None:

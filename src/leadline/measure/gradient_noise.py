@@ -102,20 +102,23 @@ def gradient_noise_scale(
         squared_norm=float(norm.sum()),
         parts=count,
         part_size=size,
-        layers=Profile(
-            name="gradient noise scale",
-            unit="noise_scale: examples; trace and squared_norm: the gradient's unit squared",
-            reading="a parameter whose noise scale is far above the batch size is moved by noise "
-            "more than by the loss",
-            layers=tuple(plain_name(name) for name in wanted),
-            values={
-                "noise_scale": tuple(
-                    _ratio(float(t), float(n)) for t, n in zip(trace, norm, strict=True)
-                ),
-                "trace": tuple(trace.tolist()),
-                "squared_norm": tuple(norm.tolist()),
-            },
-        ),
+        layers=_per_parameter([plain_name(name) for name in wanted], trace, norm),
+    )
+
+
+def _per_parameter(names: list[str], trace: Tensor, norm: Tensor) -> Profile:
+    ratios = (_ratio(float(t), float(n)) for t, n in zip(trace, norm, strict=True))
+    return Profile(
+        name="gradient noise scale",
+        unit="noise_scale: examples; trace and squared_norm: the gradient's unit squared",
+        reading="a parameter whose noise scale is far above the batch size is moved by noise "
+        "more than by the loss",
+        layers=tuple(names),
+        values={
+            "noise_scale": tuple(ratios),
+            "trace": tuple(trace.tolist()),
+            "squared_norm": tuple(norm.tolist()),
+        },
     )
 
 

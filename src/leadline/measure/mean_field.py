@@ -228,7 +228,7 @@ class MeanField:
         return self.weight_variance * float(passed) / variance
 
 
-def critical_point(
+def edge_of_chaos(
     activation: str | Callable[[Tensor], Tensor], *, variance: float = 1.0
 ) -> MeanField:
     """The point of the critical line (chi = 1) whose fixed point is q* = `variance`.
@@ -237,7 +237,7 @@ def critical_point(
 
     Raises MeasurementError where that would take biases of negative variance.
 
-    >>> relu = critical_point("relu")
+    >>> relu = edge_of_chaos("relu")
     >>> round(relu.weight_variance, 10), relu.bias_variance
     (2.0, 0.0)
     """
