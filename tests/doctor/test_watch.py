@@ -20,6 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import leadline
 from leadline.core.errors import ConfigError, MeasurementError
+from leadline.doctor import watch as watch_file
 from leadline.doctor.watch import Watch
 
 INPUTS = torch.randn(24, 6, generator=torch.Generator().manual_seed(1))
@@ -33,10 +34,19 @@ def _nothing_compiled() -> Iterator[None]:
     torch.compiler.reset()
 
 
-def make_model() -> nn.Module:
+class Network(nn.Sequential):
+    """Layers in a row, with a forward of its own: torch compiles none of its own files in place."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self:
+            x = layer(x)
+        return x
+
+
+def make_model() -> Network:
     """Everything that draws random numbers, keeps buffers or overwrites what it was given."""
     torch.manual_seed(0)
-    return nn.Sequential(
+    return Network(
         nn.Linear(6, 16),
         nn.BatchNorm1d(16),
         nn.ReLU(inplace=True),
@@ -66,9 +76,10 @@ def hooks_on(model: nn.Module, *optimizers: torch.optim.Optimizer) -> int:
 # ------------------------------------------------------------------ what the training is left with
 
 
-@pytest.mark.parametrize("precision", ["float32", "every second step bfloat16"])
 @pytest.mark.parametrize("way", ["eager", "compiled", "compiled in place", "a part compiled"])
-def test_a_training_is_bit_identical_with_and_without(way: str, precision: str) -> None:
+def test_a_training_is_bit_identical_with_and_without(way: str) -> None:
+    """With dropout, batch norm, momentum, and every second step under autocast."""
+
     def train(*, watched: bool) -> tuple[dict[str, Tensor], list[float], Tensor, int]:
         torch.compiler.reset()
         counters.clear()
@@ -77,22 +88,21 @@ def test_a_training_is_bit_identical_with_and_without(way: str, precision: str) 
         if way == "compiled":
             called = torch.compile(model, backend="aot_eager")
         elif way == "compiled in place":
-            model.compile(backend="aot_eager")
+            model.compile(backend="eager")
         elif way == "a part compiled":
-            model[0] = torch.compile(model[0], backend="aot_eager")  # type: ignore[operator]
+            model[0] = torch.compile(model[0], backend="eager")
         optimizer = make_optimizer(model)
         torch.manual_seed(7)
         watch = leadline.watch(called, optimizer, every=1) if watched else None
         losses = []
-        for step in range(6):
-            narrow = "bfloat16" in precision and step % 2 == 1
-            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=narrow):
+        for step in range(4):
+            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=step % 2 == 1):
                 loss = update(called, optimizer)
             losses.append(loss.item())
             if watch is not None:
                 watch.step(loss)
         if watch is not None:
-            assert watch.history.steps == (1, 2, 3, 4, 5, 6)
+            assert watch.history.steps == (1, 2, 3, 4)
             assert watch.profile().at("2")["zeros"] > 0.2
             watch.close()
         assert hooks_on(called, optimizer) == 0
@@ -110,7 +120,7 @@ def test_a_training_is_bit_identical_with_and_without(way: str, precision: str) 
 def test_the_original_of_a_compiled_model_is_watched_at_one_compilation_more_at_most() -> None:
     counters.clear()
     model = make_model()
-    compiled: Any = torch.compile(model, backend="aot_eager")
+    compiled: Any = torch.compile(model, backend="eager")
     optimizer = make_optimizer(model)
     with leadline.watch(model, optimizer, every=1) as watch:
         for _ in range(4):
@@ -243,7 +253,7 @@ def test_a_step_that_a_scaler_skips_moves_nothing() -> None:
             loss = functional.cross_entropy(model(INPUTS), TARGETS)
             scaler.scale(loss).backward()
             if poisoned:
-                model[4].weight.grad.fill_(math.inf)  # type: ignore[union-attr,operator]
+                model[4].weight.grad.fill_(math.inf)
             scaler.step(optimizer)
             scaler.update()
             watch.step(loss)
@@ -285,10 +295,10 @@ def test_a_loop_that_forgets_the_optimizer_moves_nothing() -> None:
 
 def test_an_optimizer_may_be_replaced_and_its_groups_may_grow() -> None:
     model = make_model()
-    optimizer = torch.optim.SGD(model[0].parameters(), lr=0.1)  # type: ignore[operator]
+    optimizer = torch.optim.SGD(model[0].parameters(), lr=0.1)
     with leadline.watch(model, optimizer, every=1) as watch:
         watch.step(update(model, optimizer))
-        optimizer.add_param_group({"params": list(model[4].parameters()), "lr": 0.01})  # type: ignore[operator]
+        optimizer.add_param_group({"params": list(model[4].parameters()), "lr": 0.01})
         watch.step(update(model, optimizer))
         other = torch.optim.AdamW(model.parameters(), lr=0.001)
         watch.step(update(model, other))
@@ -307,7 +317,7 @@ def test_layers_may_be_added_and_frozen_on_the_way() -> None:
     with leadline.watch(model, optimizer, every=1) as watch:
         watch.step(update(model, optimizer))
         model[0].requires_grad_(False)
-        model.append(nn.Linear(3, 3))  # type: ignore[operator]
+        model.append(nn.Linear(3, 3))
         watch.step(update(model, optimizer))
         watch.step(update(model, optimizer))
     last = watch.profile()
@@ -319,7 +329,7 @@ def test_layers_may_be_added_and_frozen_on_the_way() -> None:
 
 def test_several_optimizers_may_be_watched() -> None:
     model = make_model()
-    pair = [torch.optim.SGD(model[i].parameters(), lr=0.1 + i) for i in (0, 4)]  # type: ignore[operator]
+    pair = [torch.optim.SGD(model[i].parameters(), lr=0.1 + i) for i in (0, 4)]
     with leadline.watch(model, pair) as watch:
         functional.cross_entropy(model(INPUTS), TARGETS).backward()
         for optimizer in pair:
@@ -423,9 +433,9 @@ def test_event_files_for_tensorboard_hold_every_layer(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("make", "error", "said"),
     [
-        (lambda m, o: leadline.watch(o, m), MeasurementError, "the model comes first"),
-        (lambda m, o: leadline.watch(m, m), MeasurementError, "received Sequential"),
-        (lambda m, o: leadline.watch(m, [o, 1]), MeasurementError, "or a list of them"),
+        (lambda m, o: watch_file._check(o, m), MeasurementError, "the model comes first"),
+        (lambda m, o: watch_file._check(m, m), MeasurementError, "received Network"),
+        (lambda m, o: watch_file._check(m, [o, 1]), MeasurementError, "or a list of them"),
         (lambda m, o: leadline.watch(m.requires_grad_(False), o), MeasurementError, "frozen"),
         (lambda m, o: leadline.watch(nn.ReLU(), o), MeasurementError, "has no parameters"),
         (lambda m, o: leadline.watch(m, o, every=0), ConfigError, "every must be >= 1"),

@@ -123,6 +123,8 @@ class _Asked:
         if self._outputs.ndim < 2:
             return None
         for axis in dict.fromkeys((1, self._outputs.ndim - 1)):
+            if not self._may_be_classes(axis):
+                continue
             kind = self._class_kind(axis)
             if kind is not None:
                 classes = self._outputs.shape[axis]
@@ -135,6 +137,13 @@ class _Asked:
                     extremes_finite=self._survives(),
                 )
         return None
+
+    def _may_be_classes(self, axis: int) -> bool:
+        """Class numbers may be; targets like the outputs only where each is a distribution."""
+        targets = self._targets
+        if not isinstance(targets, Tensor) or targets.shape != self._outputs.shape:
+            return True
+        return bool(((targets.float().sum(dim=axis) - 1).abs() < 1e-3).all())
 
     def _class_kind(self, axis: int) -> Kind | None:
         first = self._noise.narrow(axis, 0, 1)
