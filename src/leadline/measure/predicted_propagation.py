@@ -102,7 +102,10 @@ def predicted_propagation(model: nn.Module, batch: Any) -> Profile:
             received=f"{type(model).__name__}, which has none",
             remedy="use signal_propagation, which measures any network",
         )
-    measured = propagation_profile(names, rows)
+    return _beside(propagation_profile(names, rows), theory)
+
+
+def _beside(measured: Profile, theory: list[tuple[float, float]]) -> Profile:
     pairs = zip(measured.column("second_moment"), theory, strict=True)
     return Profile(
         name="signal propagation against mean-field theory",

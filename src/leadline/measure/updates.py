@@ -50,15 +50,13 @@ def update_ratio(
     of one more copy of the weights, the gradients and the optimizer's state.
 
     How to read it: 10^-4 to 10^-2 is healthy for matrices at a usual learning rate; parameters that
-    start at 0, biases above all, have large ratios at first.
+    start at 0, above all biases, have large ratios at first.
 
     >>> model = nn.Linear(2, 1, bias=False)
     >>> _ = nn.init.constant_(model.weight, 0.5)
+    >>> descent = torch.optim.SGD(model.parameters(), lr=0.01)
     >>> profile = update_ratio(
-    ...     model,
-    ...     torch.ones(1, 2),
-    ...     optimizer=torch.optim.SGD(model.parameters(), lr=0.01),
-    ...     loss=lambda outputs, targets: outputs.sum(),
+    ...     model, torch.ones(1, 2), optimizer=descent, loss=lambda outputs, targets: outputs.sum()
     ... )
     >>> [round(value, 6) for value in profile.column("ratio")]
     [0.02]
@@ -74,10 +72,10 @@ def update_ratio(
             remedy="make the optimizer after the model is complete and on its device",
         )
     after = _step_of_a_copy(optimizer, gradients)
-    differences = [after[id(p)].detach() - p.detach() for p in moved.values()]
-    updates = dict(zip(moved, tensor_norms(differences), strict=True))
+    differences = tensor_norms([after[id(p)].detach() - p.detach() for p in moved.values()])
+    updates = dict(zip(moved, differences, strict=True))
     weights = tensor_norms([parameter.detach() for parameter in wanted.values()])
-    norms = [updates.get(name, math.nan) for name in wanted]
+    norms = tuple(updates.get(name, math.nan) for name in wanted)
     return Profile(
         name="update-to-weight ratio",
         unit="ratio: 1; update_norm and weight_norm: the weight's own",
@@ -85,7 +83,7 @@ def update_ratio(
         "that no step will move",
         layers=tuple(plain_name(name) for name in wanted),
         values={
-            "update_norm": tuple(norms),
+            "update_norm": norms,
             "weight_norm": tuple(weights),
             "ratio": tuple(relative_size(*pair) for pair in zip(norms, weights, strict=True)),
             "in_optimizer": tuple(float(name in moved) for name in wanted),
