@@ -153,7 +153,7 @@ def test_with_batch_norm_it_falls_only_with_the_root_of_the_depth(beta: float) -
             lambda seed, depth=depth: deep(Scaled, depth, seed, norm=Normalise, gated=True),  # type: ignore[misc]
             seeds=6,
         )
-        for depth in (8, 32)
+        for depth in (8, 32 if beta == 1.0 else 16)
     }
     for depth, value in found.items():
         assert value == pytest.approx(theorem_3(depth, beta, 1.0), rel=0.12)

@@ -18,6 +18,7 @@ import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -91,23 +92,14 @@ def jacobian_chain(
             received=f"layers={names}",
             remedy="name modules that run one after the other; 'name (call 2)' is a second call",
         )
-
-    def spectrum(jacobian: JacobianMap) -> JacobianSpectrum:
-        return spectrum_of(
-            jacobian, method=method, rank=rank, power_iterations=power_iterations, seed=seed
-        )
-
-    with preserved_random_state():  # the same dropout in both passes
-        whole_map = jacobian_links(
-            model, inputs, places=(start, names[-1]), examples=examples, double=double
-        )
-        with whole_map as (whole,):
-            gradients = _random_gradients(whole, seed)
-            whole_spectrum, at_once = spectrum(whole), whole.vjp(gradients)
-    links_map = jacobian_links(
-        model, inputs, places=(start, *names), examples=examples, double=double
+    spectrum = partial(
+        spectrum_of, method=method, rank=rank, power_iterations=power_iterations, seed=seed
     )
-    with links_map as links:
+    links_of = partial(jacobian_links, model, inputs, examples=examples, double=double)
+    with preserved_random_state(), links_of(places=(start, names[-1])) as (whole,):
+        gradients = _random_gradients(whole, seed)
+        whole_spectrum, at_once = spectrum(whole), whole.vjp(gradients)
+    with links_of(places=(start, *names)) as links:  # with the same dropout again
         spectra = tuple(spectrum(link) for link in links)
         passed: list[float] = []
         for link in reversed(links):
