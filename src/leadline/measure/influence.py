@@ -4,8 +4,8 @@ An example's output must not depend on another example of its batch once the mod
 evaluation mode, and the output at a position of a causal model not on later positions. The
 gradient of one output with respect to every input says which it depends on: where the dependence
 is absent the gradient is exactly zero, since every path of the graph is multiplied by zero or is
-not there. Inputs that are integers, token numbers say, are followed from the first layer that makes
-floating numbers of them.
+not there. Inputs that are integers, token numbers say, are followed from the tables that they are
+looked up in, or from the first layer that makes floating numbers of them.
 
 The output that is asked is weighted by random numbers: a plain sum would not see what a softmax or
 a normalisation over the same axis does, since their sums are constant.
@@ -20,12 +20,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from leadline.core.taps import Taps
+from leadline.core.taps import Call, Taps
 from leadline.measure.batch import Batch, main_output, read_batch
 from leadline.measure.layers import Layer, on_layer
 
 EXAMPLES = 3
 """How many examples are asked: one whose output is followed, and neighbours on both sides."""
+
+
+LOOKED_UP = (nn.Embedding, nn.EmbeddingBag)
+"""Layers that make floating numbers of integers."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,21 +110,30 @@ class _Entries:
         self._outputs: list[tuple[str, Tensor]] = []
         self._entries: list[Tensor] = []
         on_layer(taps, self._heard)
+        taps.replace_output(self._enter)
 
     def _heard(self, layer: Layer, inputs: tuple[Any, ...], output: Tensor) -> None:
-        if not output.requires_grad and output.is_leaf and output.grad_fn is None:
-            return
-        self._outputs.append((layer.name, output))
+        if output.requires_grad and not isinstance(layer.module, LOOKED_UP):
+            self._outputs.append((layer.name, output))
+
+    def _enter(self, call: Call, output: Any) -> Any:
+        """What is looked up in a table is where token numbers enter, if the table is frozen too."""
+        if not isinstance(call.module, LOOKED_UP) or not isinstance(output, Tensor):
+            return None
+        leaf = output.detach().requires_grad_()
+        self._entries.append(leaf)
+        self._outputs.append((call.name, leaf))
+        return leaf.clone()
 
     def follow(self, batch: Batch, model: nn.Module) -> Any:
         leaves = [tensor.detach().clone() for tensor in batch.inputs]
         for tensor in leaves:
             if tensor.is_floating_point():
                 tensor.requires_grad_()
-        self._entries = [tensor for tensor in leaves if tensor.requires_grad]
+        self._entries += [tensor for tensor in leaves if tensor.requires_grad]
         # A copy is handed in: a model may write into its input, and nothing may into a leaf.
         outputs = batch.with_inputs(*(tensor.clone() for tensor in leaves)).forward(model)
-        if not self._entries:  # integers: from the layers that first make numbers of them
+        if not self._entries:  # integers: from the layer that first makes numbers of them
             self._entries = [tensor for _, tensor in self._outputs[:1]]
         return outputs
 
@@ -138,6 +151,8 @@ class _Entries:
         self, asked: Tensor, *, example: int | None = None, position: int | None = None
     ) -> _Answer:
         """The gradient on the forbidden part of the entries; where there is one, of every layer."""
+        if not self._entries:
+            return _Answer(share=math.nan, layers=())
         if not asked.requires_grad:
             return _Answer(share=0.0, layers=())
         names = [name for name, tensor in self._outputs if tensor.requires_grad]
