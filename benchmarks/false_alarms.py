@@ -38,8 +38,8 @@ from leadline.core.errors import LeadlineError  # noqa: E402
 from leadline.doctor.check import check  # noqa: E402
 
 EXAMPLES = 8
-LARGEST = 450  # pixels a side: beyond it a batch takes minutes on two cores
-MOST_PARAMETERS = 140_000_000
+LARGEST = 1024  # pixels a side: beyond it a batch takes minutes on two cores
+MOST_PARAMETERS = 500_000_000
 
 
 @dataclass(frozen=True, kw_only=True)

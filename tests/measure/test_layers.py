@@ -71,3 +71,9 @@ def test_integer_outputs_are_no_layers() -> None:
             return x.argmax(dim=1)
 
     assert names(nn.Sequential(nn.Linear(2, 2), Argmax()), torch.ones(1, 2)) == ["0:Linear"]
+
+
+def test_an_attention_module_is_a_layer_though_it_returns_two_tensors() -> None:
+    model = nn.TransformerEncoderLayer(4, 2, 8, batch_first=True)
+    found = names(model, torch.ones(1, 3, 4))
+    assert found[0] == "self_attn/multi_head_attention_forward:multi_head_attention_forward"

@@ -346,7 +346,7 @@ class _OperationMode(TorchFunctionMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         output = func(*args, **(kwargs or {}))
-        if isinstance(output, Tensor):
+        if isinstance(output, Tensor | tuple) and any(True for _ in tensors_in(output)):
             name, module = self._running[-1]
             operation = Operation(name=name, module=module, function=_function_name(func))
             self._callback(operation, (*args, *(kwargs or {}).values()), output)

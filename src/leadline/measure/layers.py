@@ -92,11 +92,12 @@ def on_layer(taps: Taps, callback: LayerCallback) -> None:
     def function_ran(operation: Operation, inputs: tuple[Any, ...], output: Any) -> None:
         if operation.function not in LAYER_FUNCTIONS:
             return
-        if _is_one_layer(operation.name, operation.module) or not output.is_floating_point():
+        tensor = _first_floating(output)
+        if _is_one_layer(operation.name, operation.module) or tensor is None:
             return
         path = "" if operation.name == ROOT else f"{operation.name}/"
         name = unique(f"{path}{operation.function}")
-        callback(Layer(name=name, kind=operation.function), inputs, output)
+        callback(Layer(name=name, kind=operation.function), inputs, tensor)
 
     taps.on_output(module_ran)
     taps.on_operation(function_ran)
