@@ -119,15 +119,19 @@ def _understand(value: Any, *, name: str, function: str) -> Subject:
 
 
 def _execute(file: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(file.stem, file)
+    name = file.stem
+    while name in sys.modules:  # a file called json.py must not take the place of json
+        name += "_"
+    spec = importlib.util.spec_from_file_location(name, file)
     assert spec is not None and spec.loader is not None, "a file that ends in .py has a loader"
     module = importlib.util.module_from_spec(spec)
-    sys.modules[file.stem] = module  # dataclasses and worker processes look their module up there
+    sys.modules[name] = module  # dataclasses and worker processes look their module up there
     try:
         spec.loader.exec_module(module)
-    except LeadlineError:
-        raise
-    except Exception as error:
+    except BaseException as error:
+        del sys.modules[name]
+        if isinstance(error, LeadlineError) or not isinstance(error, Exception):
+            raise
         raise ConfigError(
             expected=f"{file} to run",
             received=f"{type(error).__name__}: {error}",
