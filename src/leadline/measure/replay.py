@@ -103,7 +103,8 @@ def _copied(arguments: Any, most: int) -> Any:
 def _autocast_uncached() -> Iterator[None]:
     """Keep autocast from remembering weights that it narrowed without gradients.
 
-    The training's own forward pass, in the same autocast, would find and use them.
+    The training's own forward pass, in the same autocast, would find and use them; torch 2.13
+    prevents that by itself, not every version before it did.
     """
     before = torch.is_autocast_cache_enabled()
     torch.set_autocast_cache_enabled(False)

@@ -75,9 +75,12 @@ class StepSampler:
         self._gradients: dict[int, Tensor] = {}  # norms, by the parameter's place in `_copies`
         self._rates: list[float | Tensor] = []
         self._owners: frozenset[str] = frozenset()
+        self._parameters: list[tuple[str, nn.Parameter]] = []
         self._taps = Taps(model, restore=False)
         with self._timed():
             self._taps.__enter__()
+            named = original(model).named_parameters()
+            self._parameters = [(_owner(name), p) for name, p in named if p.requires_grad]
             self._owners = frozenset(
                 _owner(name) for name, _ in original(model).named_parameters(remove_duplicate=False)
             )
@@ -129,7 +132,7 @@ class StepSampler:
         self.seconds += time.perf_counter() - begun
 
     def _hear(self, call: Call, inputs: tuple[Any, ...], output: Any) -> None:
-        if torch.is_grad_enabled():
+        if torch.is_grad_enabled() and not any(_is_virtual(t) for t in tensors_in(output)):
             with self._timed():
                 self._copy_weights()
                 self._record(call, inputs, output)
@@ -139,7 +142,7 @@ class StepSampler:
             return
         seen = self._seen.get(call.name, [])
         tensor = next((t for t in tensors_in(output) if t.is_floating_point()), None)
-        if tensor is None or len(seen) >= CALLS or tensor.numel() == 0 or _is_virtual(tensor):
+        if tensor is None or len(seen) >= CALLS or tensor.numel() == 0:
             return
         tensor = _local(tensor.detach())
         layer = Layer(name=call.name, kind=type(call.module).__name__, module=call.module)
@@ -168,9 +171,7 @@ class StepSampler:
 
     def _copy_weights(self) -> None:
         if self._copies is None:
-            named = original(self._model).named_parameters()
-            every = [(_owner(name), p) for name, p in named if p.requires_grad]
-            self._copies = [(owner, p, _local(p.detach()).clone()) for owner, p in every]
+            self._copies = [(owner, p, _local(p.detach()).clone()) for owner, p in self._parameters]
 
     def _take_gradients(self) -> None:
         """Note the gradients' norms and the learning rates, once: when the first update begins."""

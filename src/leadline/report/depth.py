@@ -115,7 +115,7 @@ def depth_section(history: Sequence[Row]) -> str:
 
 
 def _where_zeros(dead: LayerMap, zeros: LayerMap) -> LayerMap:
-    """The layers that return zeros at all, as a ReLU does; where there are none, none can be dead."""
+    """The layers that return zeros at all, as a ReLU does; in the others no unit can be dead."""
     able = np.nan_to_num(zeros.values).max(axis=1, initial=0.0) >= ZEROS
     layers = tuple(name for name, has in zip(dead.layers, able, strict=True) if has)
     return LayerMap(layers=layers, steps=dead.steps, values=dead.values[able])
@@ -134,8 +134,8 @@ UPDATE = (
     "much less is learning that hardly moves, much more is forgetting."
 )
 DEAD = (
-    "Share of a layer's units that were zero for every example looked at, not logarithmic. Rows that turn bright "
-    "and stay so hold units that no longer learn."
+    "Share of a layer's units that were zero for every example looked at, not logarithmic. Rows "
+    "that turn bright and stay so hold units that no longer learn."
 )
 
 
