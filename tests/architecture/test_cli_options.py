@@ -22,7 +22,8 @@ import pytest
 from leadline.cli.main import VERBS, run
 from leadline.core.config import to_plain
 
-POSITIONAL = {"what", "run", "images"}  # these are words of their own, without a name before them
+# These are words of their own, without a name before them.
+POSITIONAL = {"what", "run", "images", "subject"}
 GOLDEN = Path(__file__).with_name("cli_options.json")
 COMMAND = "UPDATE_CLI_OPTIONS=1 python -m pytest tests/architecture/test_cli_options.py"
 

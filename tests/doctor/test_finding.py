@@ -24,9 +24,9 @@ def finding(cause: str = "double_softmax", severity: Severity = "error") -> Find
 
 def test_evidence_reads_as_a_sentence() -> None:
     entry = Evidence(quantity="loss at the start", measured=9.21, expected="about ln 10 = 2.30")
-    assert str(entry) == "loss at the start 9.21, expected about ln 10 = 2.30"
+    assert str(entry) == "loss at the start: 9.21, expected about ln 10 = 2.30"
     named = Evidence(quantity="range of the outputs", measured="0 to 1", expected="both signs")
-    assert str(named) == "range of the outputs 0 to 1, expected both signs"
+    assert str(named) == "range of the outputs: 0 to 1, expected both signs"
 
 
 def test_a_finding_as_plain_values_is_json_even_where_numbers_are_not_finite() -> None:

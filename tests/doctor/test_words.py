@@ -49,6 +49,10 @@ def described(*findings: Finding) -> str:
 
 def test_the_verdict_counts_in_the_right_number() -> None:
     assert described().splitlines()[0] == "Net: nothing wrong was found (1.2 s)"
+    text = describe_checkup(
+        model="Net", survey=None, findings=(), loss=2.5, expected=None, seconds=0.0123
+    )
+    assert text.splitlines()[0] == "Net: nothing wrong was found (0.01 s)"
     assert described(finding()).splitlines()[0] == "Net: 1 error (1.2 s)"
     several = described(finding(), finding(), finding("warning"), finding("note"))
     assert several.splitlines()[0] == "Net: 2 errors, 1 warning, 1 note (1.2 s)"
@@ -58,7 +62,7 @@ def test_a_finding_says_where_why_and_what_to_do() -> None:
     text = described(finding(layers=("a", "b", "c", "d", "e", "f")))
     assert "ERROR   double_softmax: the outputs are probabilities already" in text
     assert "        where    a, b, c, d and 2 more" in text
-    assert "        evidence sum of a row 1, expected any number" in text
+    assert "        evidence sum of a row: 1, expected any number" in text
     assert "        do this  return the logits" in text
     assert "        source   a paper" in text
 
@@ -123,7 +127,7 @@ def test_a_deep_network_is_thinned_out_but_keeps_what_is_named() -> None:
     assert len(shown) <= MOST_ROWS + len(marked)
     arrows = [line.split()[2] for line in lines if line.startswith("▶")]
     assert arrows == ["layer7", "layer123"]
-    assert any("⋮" in line for line in lines)
+    assert lines[-3].strip() == f"{len(shown)} of 300 layers are shown"
     assert "layer0" in shown[0] and "layer299" in shown[-1]
 
 

@@ -26,9 +26,9 @@ class Evidence:
     expected: str
 
     def __str__(self) -> str:
-        """For a person: `loss at the start 9.2, expected about ln 10 = 2.30`."""
-        value = self.measured if isinstance(self.measured, str) else f"{self.measured:.3g}"
-        return f"{self.quantity} {value}, expected {self.expected}"
+        """For a person: `loss at the start: 9.2, expected about ln 10 = 2.30`."""
+        value = self.measured if isinstance(self.measured, str) else f"{self.measured:.4g}"
+        return f"{self.quantity}: {value}, expected {self.expected}"
 
     def to_plain(self) -> dict[str, Any]:
         """For JSON, which lacks NaN and infinity: they become text."""
@@ -84,6 +84,15 @@ class Finding:
             "remedy": self.remedy,
             "source": self.source,
         }
+
+
+def counted(count: int, one: str, many: str) -> str:
+    """A number and what it counts.
+
+    >>> counted(1, "layer is", "layers are"), counted(1200, "layer is", "layers are")
+    ('1 layer is', '1,200 layers are')
+    """
+    return f"{count:,} {one if count == 1 else many}"
 
 
 def by_severity(findings: list[Finding]) -> tuple[Finding, ...]:

@@ -55,7 +55,7 @@ def _headline(model: str, findings: Sequence[Finding], seconds: float) -> str:
         if (count := sum(finding.severity == severity for finding in findings))
     ]
     verdict = ", ".join(counts) if counts else "nothing wrong was found"
-    return f"{model}: {verdict} ({seconds:.1f} s)"
+    return f"{model}: {verdict} ({seconds:.{1 if seconds >= 1 else 2}f} s)"
 
 
 def _finding(finding: Finding) -> str:
@@ -96,11 +96,7 @@ def layer_table(layers: Sequence[LayerRecord], *, marked: frozenset[str] = froze
     number = f"{'spread':>9} {'':{BAR}}  {'gradient':>9} {'':{BAR}}"
     head = f"  {'':>4} {'layer':<{name_width}}  {'kind':<{kind_width}}  {'output':<18}{number}"
     lines = [f"{head}  silent"]
-    before = -1
     for index, layer in rows:
-        if index > before + 1:
-            lines.append(f"  {'':>4} {'⋮':<{name_width}}")
-        before = index
         lines.append(
             f"{'▶' if layer.name in marked else ' '} {index + 1:>4} "
             f"{_cut(layer.name, name_width):<{name_width}}  "
@@ -110,6 +106,8 @@ def layer_table(layers: Sequence[LayerRecord], *, marked: frozenset[str] = froze
             f"{_number(layer.gradient):>9} {_bar(layer.gradient or 0.0, gradients)}"
             f"  {'' if math.isnan(layer.silent) else f'{layer.silent:.0%}':>6}"
         )
+    if len(rows) < len(layers):
+        lines.append(f"  {len(rows)} of {len(layers)} layers are shown")
     lines.append("  spread: standard deviation of the outputs; gradient: root mean square of the")
     lines.append("  loss's gradient by them; silent: units that say the same for the whole batch")
     return "\n".join(line.rstrip() for line in lines)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import torch
 
 from leadline.doctor.examination import Examination
-from leadline.doctor.finding import Evidence, Finding
+from leadline.doctor.finding import Evidence, Finding, counted
 
 LEAK = 1e-6
 """Share of the own gradient from which on another example's is no rounding (float32: 1e-7)."""
@@ -128,7 +128,8 @@ def _unused(seen: Examination) -> Iterator[Finding]:
     yield Finding(
         cause="parameters_unused",
         severity="note",
-        summary=f"{len(unused)} parameters have no part in the loss and will not change",
+        summary=counted(len(unused), "parameter has", "parameters have")
+        + " no part in the loss and will not change",
         layers=tuple(unused),
         evidence=(
             Evidence(

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 
 from leadline.doctor.examination import Examination
-from leadline.doctor.finding import Evidence, Finding
+from leadline.doctor.finding import Evidence, Finding, counted
 
 FEW = 16
 """Examples below which a batch of one class says nothing."""
@@ -28,7 +28,9 @@ def _not_finite(seen: Examination) -> Iterator[Finding]:
             yield Finding(
                 cause="input_not_finite",
                 severity="error",
-                summary=f"the input holds {bad:,} numbers that are NaN or infinite",
+                summary="the input holds "
+                + counted(bad, "number that is", "numbers that are")
+                + " NaN or infinite",
                 evidence=(
                     Evidence(
                         quantity=f"NaN or infinite numbers in input {index}",

@@ -39,10 +39,9 @@ def _broadcast(seen: Examination) -> Iterator[Finding]:
         "each output is compared with every target, and the network learns their mean",
         evidence=(
             Evidence(
-                quantity="loss as given", measured=seen.survey.loss, expected=f"{matched:.4g}"
-            ),
-            Evidence(
-                quantity="loss with equal shapes", measured=matched, expected="the loss as given"
+                quantity="loss with the shapes as they are",
+                measured=seen.survey.loss,
+                expected=f"{matched:.4g}, that with equal shapes",
             ),
         ),
         remedy="give the targets the outputs' shape: targets.view_as(outputs), or "

@@ -14,6 +14,9 @@ HUGE = 1.0
 LARGE = 0.3
 """An update of almost a third of the weights, if the loss of the batch rises by it as well."""
 
+USUAL = 0.01
+"""An update of the weights that most first steps stay within."""
+
 TINY = 1e-7
 """Below what float32 adds to a number of size 1 (its epsilon is 1.2e-7)."""
 
@@ -55,12 +58,14 @@ def signs(seen: Examination) -> Iterator[Finding]:
 def _high(seen: Examination, severity: Severity, rate: float) -> Finding:
     step = seen.step
     assert step is not None
+    known = 0 < step.typical < math.inf
+    lower = rate * min(0.1, USUAL / step.typical) if known else rate / 10
     worst = sorted(step.ratios, key=lambda name: -step.ratios[name])
     return Finding(
         cause="lr_too_high",
         severity=severity,
-        summary=f"one step at rate {rate:g} takes the loss of its own batch from {step.before:.3g} "
-        f"to {step.after:.3g}",
+        summary=f"one step at rate {rate:g} takes the loss of its own batch from {step.before:.4g} "
+        f"to {step.after:.4g}",
         layers=tuple(worst[:5]),
         evidence=(
             Evidence(
@@ -71,11 +76,10 @@ def _high(seen: Examination, severity: Severity, rate: float) -> Finding:
             Evidence(
                 quantity="loss of the batch after one step",
                 measured=step.after,
-                expected=f"below {step.before:.3g}",
+                expected=f"below {step.before:.4g}",
             ),
         ),
-        remedy=f"lower the rate, to {rate / 10:.1g} or {rate / 100:.1g}; a warm-up helps when it "
-        "must be high",
+        remedy=f"lower the rate, to about {lower:.1g}; a warm-up helps when it must be high",
         source=SOURCE,
     )
 

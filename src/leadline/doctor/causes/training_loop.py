@@ -10,7 +10,7 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from leadline.core.taps import plain_name
 from leadline.doctor.examination import Examination, settings
-from leadline.doctor.finding import Evidence, Finding
+from leadline.doctor.finding import Evidence, Finding, counted
 
 
 def signs(seen: Examination) -> Iterator[Finding]:
@@ -30,8 +30,9 @@ def _unregistered(seen: Examination) -> Iterator[Finding]:
     yield Finding(
         cause="params_unregistered",
         severity="error" if used else "warning",
-        summary=f"{len(names)} parameters sit in a plain attribute, list or dictionary: the "
-        "optimizer does not see them, nor do state_dict() and .to(device)",
+        summary=counted(len(names), "parameter sits", "parameters sit")
+        + " in a plain attribute, list or dictionary: model.parameters() does not give them to the "
+        "optimizer, nor do state_dict() and .to(device) know of them",
         layers=tuple(used) or names,
         evidence=(
             Evidence(
@@ -70,8 +71,10 @@ def _cut(seen: Examination) -> Iterator[Finding]:
         yield Finding(
             cause="graph_cut",
             severity="error",
-            summary=f"{len(cut)} parameters change the loss but get no gradient: the graph is cut "
-            "behind them",
+            summary=counted(len(cut), "parameter changes", "parameters change")
+            + " the loss but "
+            + ("gets" if len(cut) == 1 else "get")
+            + " no gradient: the graph is cut behind",
             layers=cut,
             evidence=(
                 Evidence(
@@ -100,7 +103,8 @@ def _optimizer(seen: Examination) -> Iterator[Finding]:
             summary="the optimizer was made for another model: it holds none of this one's "
             "parameters"
             if nothing
-            else f"{len(missing)} parameters are not in the optimizer: no step will change them",
+            else counted(len(missing), "parameter is", "parameters are")
+            + " not in the optimizer: no step will change what it does not hold",
             layers=tuple(missing),
             evidence=(
                 Evidence(
@@ -123,8 +127,8 @@ def _optimizer(seen: Examination) -> Iterator[Finding]:
         yield Finding(
             cause="params_frozen",
             severity="warning",
-            summary=f"{len(frozen)} parameters were given to the optimizer and are frozen: no step "
-            "will change them",
+            summary=counted(len(frozen), "frozen parameter was", "frozen parameters were")
+            + " given to the optimizer: no step will change what is frozen",
             layers=tuple(frozen),
             evidence=(
                 Evidence(
