@@ -186,7 +186,7 @@ def test_an_output_computed_from_another_is_not_counted_twice() -> None:
     def joined(weights: Any) -> Tensor:
         return torch.cat(list(functional_call(model, weights, (inputs,)).values()), dim=1)
 
-    j = flat(jacrev(joined)(named), keep=2).flatten(0, 1)
+    j = flat(jacrev(joined)(named), keep=2).flatten(0, 1).detach()
     z = joined(named).detach()
     c = second_derivative(lambda z: loss({"features": z[:, :4], "out": z[:, 4:]}, targets), z)
     expected = j.T @ c @ j
