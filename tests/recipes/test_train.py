@@ -59,8 +59,16 @@ def test_the_run_holds_everything_and_its_figures(finished: Run) -> None:
         assert path.is_file()
     assert set(finished.metrics) == {"loss", "accuracy", "top5", "calibration_error"}
     assert finished.metrics["accuracy"] > 0.5, "two epochs are better than a guess"
-    events = [row["event"] for row in finished.history() if row["event"] != "step"]
+    events = [r["event"] for r in finished.history() if r["event"] not in ("step", "watch")]
     assert events[events.index("start") :] == ["start", "validation", "validation", "end"]
+
+
+def test_the_run_is_watched_layer_by_layer_from_its_first_steps_on(finished: Run) -> None:
+    rows = [row for row in finished.history() if row["event"] == "watch"]
+    assert [row["step"] for row in rows][:4] == [1, 2, 4, 8]
+    last = dict(zip(rows[-1]["layers"], rows[-1]["values"]["update_ratio"], strict=True))
+    assert 0 < [ratio for ratio in last.values() if ratio is not None][-1] < 1
+    assert "Through the depth" in finished.report_file.read_text()
 
 
 def test_arrays_in_memory_are_trained_as_a_dataset(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from leadline.core.config import to_plain
 from leadline.data.examples import Dataset
 from leadline.data.load import load_dataset
 from leadline.data.options import DataOptions
+from leadline.doctor.watch import Watch
 from leadline.models.architecture import Architecture
 from leadline.optim.optimizers import OptimizerOptions
 from leadline.tasks.classification import Classification, ClassificationResult
@@ -23,6 +24,7 @@ from leadline.training.execution import Execution
 from leadline.training.journal import Journal
 from leadline.training.recipe import Budget, Recipe
 from leadline.training.run import Run
+from leadline.training.state import TrainingState
 from leadline.training.train import train_setup
 from leadline.training.trained import Description, save_model
 from leadline.training.tune import Timing, Tuning
@@ -49,6 +51,10 @@ class Finished:
         return dataclasses.replace(self, run=run, dataset=dataset)
 
 
+def watch(state: TrainingState) -> Watch:
+    return Watch(state.model, state.optimizer, every=10)
+
+
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
     """A short training of a small network on scikit-learn's digits, tested."""
@@ -66,7 +72,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
     tuning = Tuning(execution=Execution(), examples_per_second=6400, timings=(timing, slow))
     journal = Journal(run.journal)
     journal.event("tuning", step=0, **to_plain(tuning))
-    state = train_setup(setup, run=run, execution=Execution())
+    state = train_setup(setup, run=run, execution=Execution(), observe=watch)
     model = state.evaluated_model
     outputs, targets = outputs_and_targets(
         model, evaluation_batches(dataset, dataset.test, device="cpu"), execution=Execution()

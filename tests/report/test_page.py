@@ -250,7 +250,7 @@ def test_a_browser_draws_it_without_overlaps_or_sideways_scrolling(
     assert found["outside"] == []
     assert found["broken"] == 0
     assert found["images"] > 0
-    assert len(found["figures"]) == 6
+    assert len(found["figures"]) == 10
     assert min(found["figures"]) > 300
     assert found["sections"] == len(CONTENTS)
     assert found["title"] == "mlp on digits: Leadline report"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -60,6 +61,24 @@ def test_cutting_drops_what_lies_past_the_checkpoint(tmp_path: Path) -> None:
     journal.flush()
     cut_journal(path, step=3)
     assert [row["step"] for row in read_journal(path)] == [1, 2, 3]
+
+
+def test_rows_of_others_are_written_with_the_steps(tmp_path: Path) -> None:
+    waiting = [{"event": "watch", "step": 1}]
+
+    def more() -> list[dict[str, Any]]:
+        rows, waiting[:] = list(waiting), []
+        return rows
+
+    journal = Journal(tmp_path / "journal.jsonl", more=more)
+    journal.step(make_step(1))
+    journal.event("validation", step=1)
+    waiting.append({"event": "watch", "step": 2})
+    journal.flush()
+    rows = read_journal(tmp_path / "journal.jsonl")
+    assert [row["event"] for row in rows] == ["step", "watch", "validation", "watch"]
+    cut_journal(tmp_path / "journal.jsonl", step=1)
+    assert len(read_journal(tmp_path / "journal.jsonl")) == 3
 
 
 def test_a_full_disk_is_said_with_the_way_on(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -75,6 +76,48 @@ def test_the_reader_sees_each_step_and_the_validation_at_the_end_of_its_epoch(
     assert len(seen) == 24
     assert [v is not None for _, v in seen] == [s.ends_epoch for s, _ in seen]
     assert set(seen[5][1].metrics) >= {"accuracy", "loss"}
+
+
+class Counter:
+    """An observer with a row for every third step."""
+
+    def __init__(self, state: TrainingState) -> None:
+        self.done = state.counters.step
+        self.waiting: list[dict[str, Any]] = []
+        self.open = True
+
+    def step(self, loss: torch.Tensor) -> None:
+        assert self.open
+        self.done += 1
+        if self.done % 3 == 0:
+            self.waiting.append({"event": "third", "step": self.done, "loss": loss.item()})
+
+    def rows(self) -> list[dict[str, Any]]:
+        rows, self.waiting = self.waiting, []
+        return rows
+
+    def close(self) -> None:
+        self.open = False
+
+
+def test_an_observers_rows_are_in_the_journal_once_also_after_a_kill(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    made: list[Counter] = []
+
+    def observe(state: TrainingState) -> Counter:
+        made.append(Counter(state))
+        return made[-1]
+
+    def stop(step, validation) -> None:
+        if step.index == 11:
+            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGINT)  # quits without saving
+
+    with pytest.raises(KeyboardInterrupt):
+        train(run, observe=observe, reader=stop, save_interval=0.0)
+    train(run, observe=observe)
+    assert [counter.open for counter in made] == [False, False]
+    assert [r["step"] for r in run.history() if r["event"] == "third"] == list(range(3, 25, 3))
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -240,7 +240,7 @@ def _colour_scale(values: Values, *, shares: bool) -> Scale:
 
 def _resampled(values: LayerMap, last: int) -> Values:
     """The map on an even grid of times: each shows the sample that is nearest to it."""
-    steps = np.asarray(values.steps, dtype=np.float64)
+    steps = np.asarray(values.steps) - 0.5  # step 1 is what lies between 0 and 1
     columns = min(COLUMNS, max(1, last))
     times = (np.arange(columns) + 0.5) * last / columns
     after = np.searchsorted(steps, times).clip(0, len(steps) - 1)
