@@ -227,7 +227,8 @@ def _key(scale: Scale, *, shares: bool) -> str:
 
 def _colour_scale(values: Values, *, shares: bool) -> Scale:
     if shares:
-        return Scale(low=0, high=max(0.01, min(1.0, float(np.nanmax(values)))), start=0, end=1)
+        highest = math.ceil(round(100 * float(np.nanmax(values)), 6)) / 100
+        return Scale(low=0, high=max(0.01, min(1.0, highest)), start=0, end=1)
     known = values[np.isfinite(values) & (values > 0)]
     if not known.size:
         return Scale(low=0.1, high=1, start=0, end=1, log=True)
