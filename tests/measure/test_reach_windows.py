@@ -108,8 +108,11 @@ def test_a_map_goes_on_in_its_pattern() -> None:
     expected = [-8.0, 0.0, 0.0, 8.0, 8.0, 16.0, 16.0, 24.0, 24.0, 32.0]
     assert extend(upsampled, 0, (1, 3), step=0.0).tolist() == expected
     assert extend(torch.tensor([5.0]), 0, (2, 1), step=4.0).tolist() == [-3.0, 1.0, 5.0, 9.0]
-    with pytest.raises(ValueError, match="no pattern that could go on"):
-        extend(torch.tensor([0.0, 1.0, 5.0]), 0, (1, 0), step=1.0)
+
+
+def test_beside_units_in_no_pattern_padding_sees_no_more_than_they() -> None:
+    bound = torch.tensor([0.0, 1.0, 5.0])
+    assert extend(bound, 0, (2, 1), step=1.0).tolist() == [0.0, 0.0, 0.0, 1.0, 5.0, 5.0]
 
 
 def test_outputs_without_a_tap_see_nothing() -> None:

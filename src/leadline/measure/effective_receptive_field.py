@@ -81,8 +81,6 @@ def effective_receptive_field(
     is to be seen, more depth helps little (it adds like a square root); stride, dilation and
     training enlarge it. `radius` above half the image means that the field is cut off.
 
-    Source: Luo et al. 2016, arXiv:1701.04128.
-
     A chain of n averages over k is the n-fold convolution of a box: variance n (k^2 - 1) / 12.
 
     >>> box = nn.Conv1d(1, 1, 3, padding=1, bias=False)
@@ -101,29 +99,37 @@ def effective_receptive_field(
             received=f"inputs of shape {tuple(image.shape)}",
             remedy="name the dimensions that have an extent: axes=(1,) for (batch, time, features)",
         )
+    with Taps(model) as taps, torch.enable_grad():
+        model.eval()
+        # A copy: a model may write into its input, which a leaf does not allow.
+        given = batch.with_inputs(image.clone(), *batch.inputs[1:])
+        name, output = _output(taps, model, given, layer, len(places))
+        unit = _middle(output, places) if position is None else tuple(position)
+        gradient = _gradient(output, unit, image, name, seed)
+    return _describe(name, unit, gradient, places)
+
+
+def _output(
+    taps: Taps, model: nn.Module, batch: Batch, layer: str | None, axes: int
+) -> tuple[str, Tensor]:
+    """What the named layer returned, or the last one whose units have places, with its name."""
     kept: dict[str, Tensor] = {}
     names: dict[str, int] = {}
 
     def keep(name: str, output: Tensor) -> None:
         names[name] = len(names)
-        if name == layer or (layer is None and _has_places(output, len(places))):
+        if name == layer or (layer is None and _has_places(output, axes)):
             if layer is None:
                 kept.clear()
             kept[name] = output.clone()  # as it is now: a later module may overwrite it
 
-    with Taps(model) as taps, torch.enable_grad():
-        model.eval()
-        on_layer(taps, lambda ran, given, output: keep(ran.name, output))
-        if layer is not None:
-            taps.on_output(lambda call, given, output: _keep_call(keep, call, output))
-        # A copy: a model may write into its input, which a leaf does not allow.
-        answer = batch.with_inputs(image.clone(), *batch.inputs[1:]).forward(model)
-        if layer is not None:
-            look_up(layer, names, kind="layer")
-        name, output = kept.popitem() if kept else (ROOT, main_output(answer))
-        unit = _middle(output, places) if position is None else tuple(position)
-        gradient = _gradient(output, unit, image, name, seed)
-    return _describe(name, unit, gradient, places)
+    on_layer(taps, lambda ran, given, output: keep(ran.name, output))
+    if layer is not None:
+        taps.on_output(lambda call, given, output: _keep_call(keep, call, output))
+    answer = batch.forward(model)
+    if layer is not None:
+        look_up(layer, names, kind="layer")
+    return kept.popitem() if kept else (ROOT, main_output(answer))
 
 
 def _keep_call(keep: Callable[[str, Tensor], None], call: Call, output: Any) -> None:

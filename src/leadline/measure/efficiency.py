@@ -127,12 +127,7 @@ def gradient_cost(
     >>> cost.disagreement < 1e-6
     True
     """
-    if sample < 1 or repeats < 1:
-        raise MeasurementError(
-            expected="at least one weight to move and one round to time",
-            received=f"sample={sample}, repeats={repeats}",
-            remedy="leave them out for 16 weights and 5 rounds",
-        )
+    _check_options(sample, repeats)
     read = read_batch(batch, model=model)
     with Taps(model):
         read.loss(model, loss)  # what is wrong with them is said here, with the layer's name
@@ -140,12 +135,7 @@ def gradient_cost(
         places = _places(function.weights, sample, seed)
         forward, gradient = _count(function.value), _count(function.gradient)
         pair = _count(lambda: function.differences(places[:1]))
-        if not forward:
-            raise MeasurementError(
-                expected="a model with matrix products or convolutions, whose cost can be counted",
-                received=f"{type(model).__name__}, in which there are none",
-                remedy="measure a model with dense, convolutional or attention layers",
-            )
+        _check_counted(model, forward)
         runs = (function.value, function.gradient, lambda: function.differences(places))
         times = _interleaved(runs, repeats)
         total = sum(weight.numel() for weight in function.weights.values())
@@ -192,6 +182,24 @@ def cost_growth(costs: Sequence[GradientCost]) -> CostGrowth:
         gradient_time=_exponent(sizes, [cost.gradient_time.median for cost in costs]),
         differences_time=_exponent(sizes, [cost.differences_time.median for cost in costs]),
     )
+
+
+def _check_options(sample: int, repeats: int) -> None:
+    if sample < 1 or repeats < 1:
+        raise MeasurementError(
+            expected="at least one weight to move and one round to time",
+            received=f"sample={sample}, repeats={repeats}",
+            remedy="leave them out for 16 weights and 5 rounds",
+        )
+
+
+def _check_counted(model: nn.Module, forward: int) -> None:
+    if not forward:
+        raise MeasurementError(
+            expected="a model with matrix products or convolutions, whose cost can be counted",
+            received=f"{type(model).__name__}, in which there are none",
+            remedy="measure a model with dense, convolutional or attention layers",
+        )
 
 
 class _Function:

@@ -69,15 +69,17 @@ def extend(bound: Tensor, dim: int, by: tuple[int, int], step: float) -> Tensor:
     """The bound as it would go on before and after its ends along `dim`.
 
     It repeats with a period and a growth; `step` is the growth of a single unit, in which none can
-    be seen.
+    be seen. Units in no pattern (some see everything already, others not yet) have padding beside
+    them that sees no more than its nearest unit.
     """
     if by == (0, 0):
         return bound
     length = bound.shape[dim]
-    period, growth = 1, torch.full_like(bound.narrow(dim, 0, 1), step)
-    if length > 1:
-        period, growth = _period(bound, dim)
     places = torch.arange(-by[0], length + by[1], device="cpu")
+    pattern = _pattern(bound, dim, step)
+    if pattern is None:
+        return bound.index_select(dim, places.clamp(0, length - 1))
+    period, growth = pattern
     turns = places.clamp(max=0).div(period, rounding_mode="floor")
     turns += (places - length).div(period, rounding_mode="floor").clamp(min=-1) + 1
     shape = [-1 if d == dim else 1 for d in range(bound.ndim)]
@@ -86,16 +88,18 @@ def extend(bound: Tensor, dim: int, by: tuple[int, int], step: float) -> Tensor:
     return found + first * turns.view(shape).to(bound.dtype)
 
 
-def _period(bound: Tensor, dim: int) -> tuple[int, Tensor]:
+def _pattern(bound: Tensor, dim: int, step: float) -> tuple[int, Tensor] | None:
     """The shortest period after which the bound repeats, and how much it has grown by then."""
     length = bound.shape[dim]
+    if length == 1:
+        return 1, torch.full_like(bound, step)
     for period in range(1, length // 2 + 1):
         count = length - period
         difference = bound.narrow(dim, period, count) - bound.narrow(dim, 0, count)
         growth = difference.narrow(dim, 0, 1)
         if bool(((difference == growth) | difference.isnan()).all()):  # nan: infinite - infinite
             return period, growth.nan_to_num(0.0)
-    raise ValueError(f"the units along a map of {length} see in no pattern that could go on")
+    return None
 
 
 def _numbers(value: Any, count: int, default: int) -> list[int]:

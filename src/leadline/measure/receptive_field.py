@@ -60,8 +60,6 @@ def receptive_field(model: nn.Module, inputs: Any, *, axes: Sequence[int] | None
     by their whole; beyond the image (`size` above `seen`), more depth adds no more to see. What a
     unit really uses of its field is less: `effective_receptive_field`.
 
-    Source: Araujo, Norris and Sim 2019, doi:10.23915/distill.00021.
-
     Two convolutions of 3 see 5, the pooling between them doubles what the second adds:
 
     >>> model = nn.Sequential(nn.Conv1d(1, 4, 3, padding=1), nn.MaxPool1d(2), nn.Conv1d(4, 1, 3))
