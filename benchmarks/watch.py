@@ -85,7 +85,7 @@ def cases() -> dict[str, Case]:
             ),
             inputs=torch.randn(32, 32),
             targets=digits,
-            steps=1500,
+            steps=800,
         ),
         "gpt": Case(model=SmallGPT, inputs=tokens, targets=tokens.flatten(), steps=100),
         "resnet20": Case(
