@@ -240,3 +240,10 @@ def test_a_table_that_is_added_to_in_place_is_followed() -> None:
 def test_a_batch_that_leaks_through_a_frozen_table_is_found() -> None:
     model = Language(lambda x: x.roll(1, 0)).requires_grad_(False)
     assert influence(model, torch.randint(0, 20, (4, 10))).examples > 0
+
+
+def test_similarities_of_all_pairs_are_no_leak_and_three_classes_are_none_either() -> None:
+    pairs = Apply(lambda x: x @ x.T)
+    assert math.isnan(influence(pairs, torch.randn(8, 6)).examples)
+    leaking = Apply(lambda x: x - x.mean(dim=0), width=3)
+    assert influence(leaking, torch.randn(8, 3)).examples > 0

@@ -228,3 +228,33 @@ def test_everything_is_left_as_found_and_a_second_survey_says_the_same(batch: An
     assert model.first.weight.grad is kept and bool((kept == 3.0).all())
     assert all(torch.equal(state[name], tensor) for name, tensor in model.state_dict().items())
     assert not any(module._forward_hooks for module in model.modules())
+
+
+def test_what_enters_the_first_dense_layer_is_measured_there() -> None:
+    class Scaled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.tokens, self.layer = nn.Embedding(5, 3), nn.Linear(3, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.layer(self.tokens(x) * 100)
+
+    model = Scaled()
+    tokens, labels = torch.arange(10) % 5, torch.arange(10) % 2
+    seen = survey(model, (tokens, labels), loss=functional.cross_entropy)
+    expected = model.tokens(tokens).detach().square().mean().sqrt().item() * 100
+    assert seen.entering == pytest.approx(expected, rel=1e-5)
+    table = survey(nn.Embedding(5, 3), (tokens, labels), loss=functional.cross_entropy)
+    assert table.entering is None
+
+
+def test_the_positions_that_the_loss_depends_on_are_told() -> None:
+    model = nn.Linear(4, 3)
+    inputs, labels = torch.randn(2, 5, 4), torch.randint(0, 3, (2, 5))
+
+    def loss(outputs: Tensor, targets: Tensor) -> Tensor:
+        return functional.cross_entropy(outputs[:, 1:-1].flatten(0, 1), targets[:, 1:-1].flatten())
+
+    assert survey(model, (inputs, labels), loss=loss).positions == (False, True, True, True, False)
+    flat = survey(model, (inputs[:, 0], labels[:, 0]), loss=functional.cross_entropy)
+    assert flat.positions == ()

@@ -28,7 +28,11 @@ FEWEST = 4
 
 @dataclass(frozen=True, kw_only=True)
 class Flow:
-    """The median effect of the first quarter of the layers over that of the last quarter."""
+    """The effect in the first layers over the median of that in the last quarter of them.
+
+    Of the first three layers the one counts whose effect is nearest to that of the last: the
+    queries and keys of an attention that is still even hear little, whatever the depth.
+    """
 
     ratio: float
     first: str
@@ -78,8 +82,10 @@ def gradient_flow_of(survey: Survey) -> Flow | None:
     if len(effects) < FEWEST:
         return None
     quarter = max(1, len(effects) // 4)
-    first, last = effects[:quarter], effects[-quarter:]
-    ends = [statistics.median(value for _, value in part) for part in (first, last)]
-    if not all(math.isfinite(value) for value in ends) or not ends[1]:
+    first, last = effects[: min(3, len(effects) // 2)], effects[-quarter:]
+    end = statistics.median(value for _, value in last)
+    ratios = [value / end for _, value in first if end and 0 < value / end < math.inf]
+    if len(ratios) < len(first):
         return None
-    return Flow(ratio=ends[0] / ends[1], first=first[0][0], last=last[-1][0])
+    nearest = min(ratios, key=lambda ratio: abs(math.log(ratio)))
+    return Flow(ratio=nearest, first=first[0][0], last=last[-1][0])

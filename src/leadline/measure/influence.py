@@ -39,8 +39,9 @@ class Influence:
     `examples` is the largest gradient of one example's output with respect to another example,
     divided by the largest with respect to its own; `future` the same for later positions against
     the position itself and earlier ones. Zero means proven independent; NaN that the shapes do not
-    tell examples or positions apart. `example_layers` and `future_layers` name the layers at
-    whose output the dependence is still there, in depth order: it enters behind the last of them.
+    tell examples or positions apart, or that the output pairs examples on purpose ([B, B]).
+    `example_layers` and `future_layers` name the layers at whose output the dependence is still
+    there, in depth order: it enters behind the last of them.
     """
 
     examples: float
@@ -83,6 +84,8 @@ def influence(model: nn.Module, batch: Any, *, seed: int = 0) -> Influence:
         weighted = output * (weights * signs).to(output)
         middle = given.examples // 2
         across = listener.ask(weighted[middle].sum(), example=middle)
+        if across.share > 0 and _pairs_examples(model, given, output):
+            across = _Answer(share=math.nan, layers=())
         ahead = _Answer(share=math.nan, layers=())
         if timed is not None:
             last = output.shape[1] // 2 - 1
@@ -195,6 +198,16 @@ class _Entries:
         if float(forbidden) == 0:
             return 0.0
         return float(forbidden / allowed) if float(allowed) else math.inf
+
+
+def _pairs_examples(model: nn.Module, batch: Batch, output: Tensor) -> bool:
+    """Whether the output has a place for each pair of examples, as similarities do: [B, B]."""
+    if output.ndim < 2 or output.shape[1] != batch.examples:
+        return False
+    fewer = batch.first(batch.examples - 1)
+    with torch.no_grad():
+        other = main_output(fewer.with_inputs(*(t.clone() for t in fewer.inputs)).forward(model))
+    return other.ndim >= 2 and other.shape[1] == fewer.examples
 
 
 def _lengths(batch: Batch) -> set[int]:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from leadline.core.profile import Profile
-from leadline.core.taps import Taps, plain_name
+from leadline.core.taps import Taps, plain_name, tensors_in
 from leadline.measure.batch import Loss, main_output, read_batch
 from leadline.measure.layers import ACTIVATIONS, AFFINE, Layer, on_layer
 
@@ -76,7 +76,9 @@ class Survey:
     """What one pass showed: `layers` in the order in which they ran, `parameters` as they stand.
 
     `graph` names the backward operations from the loss down to the model's output, that of the
-    output last. `gradients` holds the gradient of each trainable parameter by name.
+    output last. `gradients` holds the gradient of each trainable parameter by name. `entering` is
+    the root mean square of what the first dense layer or convolution is given, None without one.
+    `positions` says of each position of an output [B, T, ...] whether the loss depends on it.
     """
 
     loss: float
@@ -87,6 +89,8 @@ class Survey:
     gradients: Mapping[str, Tensor | None] = field(repr=False)
     unregistered: Mapping[str, bool]
     connected: bool
+    entering: float | None
+    positions: tuple[bool, ...]
 
     @property
     def profile(self) -> Profile:
@@ -139,6 +143,7 @@ def survey(
         value = given.loss_of(outputs, loss)
         answer = main_output(outputs)
         graph = _operations(value, answer)
+        listener.follow_positions(taps, answer)
         gradients = _gradients(value, [*wanted.values(), *extra.values()])
     reached = dict(zip([*wanted, *extra], gradients, strict=True))
     own = {name: reached[name] for name in wanted}
@@ -151,6 +156,8 @@ def survey(
         gradients=own,
         unregistered={name: reached[name] is not None for name in extra},
         connected=value.requires_grad and any(entry is not None for entry in gradients),
+        entering=float(listener.entering) if listener.entering is not None else None,
+        positions=tuple(listener.positions.tolist()) if listener.positions is not None else (),
     )
 
 
@@ -195,12 +202,28 @@ class _Listener:
         self._layers: list[tuple[Layer, tuple[int, ...]]] = []
         self._figures: list[Tensor] = []
         self._gradients: dict[int, Tensor] = {}
+        self.entering: Tensor | None = None
+        self.positions: Tensor | None = None
+
+    def follow_positions(self, taps: Taps, answer: Tensor) -> None:
+        if answer.ndim < 3:
+            return
+        others = [axis for axis in range(answer.ndim) if axis != 1]
+
+        def came_back(gradient: Tensor) -> None:
+            self.positions = torch.linalg.vector_norm(gradient, ord=math.inf, dim=others) > 0
+
+        taps.hook(answer, came_back)
 
     def attach(self, taps: Taps) -> None:
         def heard(layer: Layer, inputs: tuple[Any, ...], output: Tensor) -> None:
             number = len(self._layers)
             self._layers.append((layer, tuple(output.shape)))
             self._figures.append(_figures(output.detach(), kind=layer.kind))
+            if self.entering is None and _plain(layer.kind) in _PLAIN_AFFINE:
+                given = next((t for t in tensors_in(inputs) if t.is_floating_point()), None)
+                if given is not None and given.numel():
+                    self.entering = _norm(given.detach()) / math.sqrt(given.numel())
 
             def came_back(gradient: Tensor) -> None:
                 square = _norm(gradient).square()

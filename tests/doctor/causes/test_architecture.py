@@ -215,3 +215,45 @@ def test_parameters_without_a_part_in_the_loss_are_a_note(
     assert finding.layers == ("spare.weight", "spare.bias")
     total = sum(p.numel() for p in network.parameters())
     assert finding.evidence[0].measured == pytest.approx(105 / total)
+
+
+def test_an_encoder_that_returns_its_own_loss_is_not_accused(verdict: Any, gpt: Any) -> None:
+    class Restores(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.encoder = gpt(causal=(False, False))
+
+        def forward(self, input_ids: Tensor, labels: Tensor) -> dict[str, Tensor]:
+            logits = self.encoder(input_ids)
+            loss = functional.cross_entropy(logits.flatten(0, 1), labels.flatten())
+            return {"loss": loss, "logits": logits}
+
+    tokens = torch.randint(0, 50, (8, 16))
+    for labels in (torch.randint(0, 50, (8, 16)), tokens.clone()):
+        assert verdict(Restores(), {"input_ids": tokens, "labels": labels}) == []
+
+
+def test_a_loss_that_shifts_the_tokens_by_itself_needs_the_mask(
+    verdict: Any, gpt: Any, text: Any
+) -> None:
+    def loss(outputs: Tensor, tokens: Tensor) -> Tensor:
+        return functional.cross_entropy(outputs[:, :-1].flatten(0, 1), tokens[:, 1:].flatten())
+
+    batch = text[0], text[0]
+    ahead, back = gpt(causal=(False, False)), gpt()
+    assert verdict(ahead, batch, loss) == ["error causal_mask_missing"]
+    assert verdict(back, batch, loss) == []
+
+
+def test_a_network_that_compares_its_examples_on_purpose_is_healthy(verdict: Any, mlp: Any) -> None:
+    class Similar(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.left, self.right = mlp(outputs=16), mlp(outputs=16)
+
+        def forward(self, x: Tensor, y: Tensor) -> Tensor:
+            left, right = (functional.normalize(z, dim=1) for z in (self.left(x), self.right(y)))
+            return left @ right.T / 0.5
+
+    batch = torch.randn(16, 20), torch.randn(16, 20), torch.arange(16)
+    assert verdict(Similar(), batch, nn.CrossEntropyLoss()) == []

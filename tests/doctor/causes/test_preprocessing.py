@@ -89,3 +89,37 @@ def test_tokens_are_no_inputs_to_scale(
 def test_an_input_of_zeros_is_not_called_scaled_twice(verdict: Any, mlp: Any, rows: Any) -> None:
     found = verdict(mlp(), (torch.zeros(64, 20), rows[1]), nn.CrossEntropyLoss())
     assert "warning input_double_normalized" not in found
+
+
+def test_a_network_that_scales_its_inputs_by_itself_is_healthy(
+    verdict: Any, pixels: Tensor
+) -> None:
+    class Scales(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = plain()
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.network((x - 127.5) / 73)
+
+    assert verdict(Scales(), (pixels, LABELS), nn.CrossEntropyLoss()) == []
+
+
+def test_a_batch_norm_on_the_numbers_beside_embeddings_is_healthy(verdict: Any) -> None:
+    class Table(nn.Module):
+        def __init__(self, *, normed: bool) -> None:
+            super().__init__()
+            self.words = nn.Embedding(10, 4)
+            self.numbers = nn.BatchNorm1d(5) if normed else nn.Identity()
+            self.first, self.last = nn.Linear(9, 32), nn.Linear(32, 3)
+
+        def forward(self, words: Tensor, numbers: Tensor) -> Tensor:
+            x = torch.cat([self.words(words), self.numbers(numbers)], dim=1)
+            return self.last(torch.relu(self.first(x)))
+
+    inputs = torch.randint(0, 10, (64,)), torch.randn(64, 5) * 100
+    batch = (*inputs, torch.arange(64) % 3)
+    assert verdict(Table(normed=True), batch, nn.CrossEntropyLoss()) == []
+    assert verdict(Table(normed=False), batch, nn.CrossEntropyLoss())[0] == (
+        "error input_not_normalized"
+    )

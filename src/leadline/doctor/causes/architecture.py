@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import torch
 
+from leadline.core.taps import tensors_in
 from leadline.doctor.examination import Examination
 from leadline.doctor.finding import Evidence, Finding, counted
 
@@ -101,19 +102,25 @@ def _later_positions(seen: Examination) -> Iterator[Finding]:
 
 
 def _predicts_next(seen: Examination) -> bool:
-    """Whether the targets are the integer inputs, shifted by one or left to the model to shift."""
+    """Whether the targets are the integer inputs, shifted by one, or left to the loss to shift.
+
+    A loss that shifts them by itself does not depend on the output at the last position.
+    """
     targets = seen.targets
     if targets is None or targets.is_floating_point():
         return False
-    for tensor in seen.batch.inputs:
+    shifted_later = bool(seen.survey.positions) and not seen.survey.positions[-1]
+    keywords = {k: v for k, v in seen.batch.kwargs.items() if k != "labels"}
+    for tensor in tensors_in((seen.batch.args, keywords)):
         if tensor.is_floating_point() or tensor.ndim != 2 or tensor.shape[1] < 4:
             continue
         if targets.numel() != tensor.numel():
             continue
         wanted = targets.reshape(tensor.shape)
-        for shown, told in ((tensor[:, 1:], wanted[:, :-1]), (tensor, wanted)):
-            counted = told >= 0
-            if bool(counted.any()) and bool((shown == told)[counted].all()):
+        pairs = [(tensor[:, 1:], wanted[:, :-1])] + [(tensor, wanted)] * shifted_later
+        for shown, told in pairs:
+            real = told >= 0
+            if bool(real.any()) and bool((shown == told)[real].all()):
                 return True
     return False
 

@@ -1,7 +1,8 @@
 """Faults of preprocessing: inputs that are far too large, far too small, or of uneven scale.
 
 Weights are initialised for inputs of mean 0 and variance 1 (LeCun et al. 1998, Efficient
-BackProp). A network whose first layer normalises does not care, so that it is not blamed.
+BackProp). What counts is what enters the first dense layer or convolution: a network that scales
+its inputs by itself, or whose first layer normalises, is not blamed.
 """
 
 from __future__ import annotations
@@ -38,8 +39,10 @@ def signs(seen: Examination) -> Iterator[Finding]:
     inputs = floating[0].float()
     if normalises_at_once(seen):
         return
-    size = float(inputs.square().mean().sqrt())
-    uneven = _unevenness(inputs)
+    given = float(inputs.square().mean().sqrt())
+    entering = seen.survey.entering if seen.survey.entering is not None else given
+    size = min(given, entering, key=lambda value: abs(math.log(value)) if value else math.inf)
+    uneven = _unevenness(inputs) if math.isclose(given, entering, rel_tol=1e-3) else 1.0
     if size > LARGE:
         yield _large(seen, inputs, size)
     elif uneven > UNEVEN:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
+import torch
 from torch import nn
 from torch.nn.modules.dropout import _DropoutNd
 
+from leadline.core.taps import Operation, Taps
 from leadline.doctor.causes.numerics import ROUNDING
-from leadline.doctor.examination import Examination, settings
+from leadline.doctor.examination import Examination, copied, settings
 from leadline.doctor.finding import Evidence, Finding
 
 HIGH_DROPOUT = 0.7
@@ -19,6 +22,9 @@ STRONG_DECAY = 0.02
 
 COUPLED = ("SGD", "Adam", "RMSprop", "Adagrad", "Adadelta", "Adamax")
 """Optimizers whose weight_decay is added to the gradient: AdamW's and Muon's is not."""
+
+SAMPLING = ("normal", "bernoulli", "multinomial", "poisson", "exponential", "uniform")
+"""Functions that draw, beside those that begin with rand."""
 
 
 def signs(seen: Examination) -> Iterator[Finding]:
@@ -52,11 +58,17 @@ def _in_evaluation(seen: Examination) -> Iterator[Finding]:
     found = seen.determinism
     if found is None or found.repeated > ROUNDING or not found.redrawn > ROUNDING:
         return
+    dropping, sampling = _draws(seen)
+    meant = bool(sampling) and not dropping
     yield Finding(
         cause="dropout_misuse",
-        severity="warning",
-        summary="the model still draws random numbers in evaluation mode: predictions change from "
+        severity="note" if meant else "warning",
+        summary="the model draws samples in evaluation mode too: predictions change from call to "
+        "call, as a variational network's do"
+        if meant
+        else "the model still draws random numbers in evaluation mode: predictions change from "
         "call to call",
+        layers=dropping or sampling,
         evidence=(
             Evidence(
                 quantity="relative difference of two passes in evaluation mode",
@@ -64,8 +76,30 @@ def _in_evaluation(seen: Examination) -> Iterator[Finding]:
                 expected="0",
             ),
         ),
-        remedy="use nn.Dropout, or F.dropout(x, p, training=self.training)",
+        remedy="if it is not meant: draw only if self.training"
+        if meant
+        else "use nn.Dropout, or F.dropout(x, p, training=self.training); attention has dropout_p "
+        "too, which must be 0 in evaluation",
     )
+
+
+def _draws(seen: Examination) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The layers that drop units in evaluation mode, and those that draw samples."""
+    dropping: list[str] = []
+    sampling: list[str] = []
+
+    def listen(operation: Operation, inputs: tuple[Any, ...], output: Any) -> None:
+        if "dropout" in operation.function:
+            if not torch.equal(inputs[0], output):
+                dropping.append(operation.name)
+        elif operation.function.startswith("rand") or operation.function in SAMPLING:
+            sampling.append(operation.name)
+
+    with Taps(seen.model) as taps, torch.no_grad():
+        seen.model.eval()
+        taps.on_operation(listen)
+        copied(seen.batch.first(2)).forward(seen.model)
+    return tuple(dict.fromkeys(dropping)), tuple(dict.fromkeys(sampling))
 
 
 def _decay(seen: Examination) -> Iterator[Finding]:
