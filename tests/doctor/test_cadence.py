@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from leadline.core.errors import ConfigError
-from leadline.doctor.cadence import FIRST, PER_HISTORY, Cadence
+from leadline.doctor.cadence import FIRST, PER_HISTORY, UNSEEN, Cadence
 
 
 class Training:
@@ -27,7 +27,7 @@ class Training:
             self.done += 1
             if sampled:
                 self.now += self.sample
-                self.cadence.end(seconds=self.sample)
+                self.cadence.end(seconds=self.sample / UNSEEN)
                 self.steps.append(self.done)
 
 

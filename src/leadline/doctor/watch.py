@@ -25,7 +25,7 @@ from torch.optim import Optimizer
 
 from leadline.core.errors import MeasurementError
 from leadline.core.profile import Profile
-from leadline.doctor.cadence import BUDGET, Cadence
+from leadline.doctor.cadence import BUDGET, UNSEEN, Cadence
 from leadline.doctor.history import KeptSamples, WatchHistory
 from leadline.doctor.losses import Losses
 from leadline.doctor.tensorboard import EventFiles
@@ -147,8 +147,8 @@ class Watch:
 
     @property
     def share(self) -> float:
-        """The share of the time since the beginning that samples took, as measured."""
-        return self._spent / max(1e-9, time.perf_counter() - self._begun)
+        """The share of the time since the beginning that samples took, by the watch's own count."""
+        return UNSEEN * self._spent / max(1e-9, time.perf_counter() - self._begun)
 
     def profile(self, *, step: int | None = None) -> Profile:
         """The newest sampled step, or the newest up to `step`: this waits for the device."""
