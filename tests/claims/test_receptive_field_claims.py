@@ -125,10 +125,12 @@ def test_the_effective_field_grows_like_the_root_of_depth_the_theoretical_like_d
         size.append(field.size)
         theory.append(receptive_field(model, images).at(str(depth - 1))["size_height"] - 1)
     assert slope(DEPTHS, theory) == pytest.approx(1)
-    assert slope(DEPTHS, radius) == pytest.approx(0.5, abs=0.05)
-    assert slope(DEPTHS, size) == pytest.approx(0.5, abs=0.1)
+    # one random network for each depth: over five seeds 0.50 to 0.54, and 0.45 to 0.51 for the size
+    margin = 0.02 if weights == "uniform" else 0.1
+    assert slope(DEPTHS, radius) == pytest.approx(0.5, abs=margin)
+    assert slope(DEPTHS, size) == pytest.approx(0.5, abs=0.05 + margin)
     ratio = [r / t for r, t in zip(radius, theory, strict=True)]
-    assert slope(DEPTHS, ratio) == pytest.approx(-0.5, abs=0.05)
+    assert slope(DEPTHS, ratio) == pytest.approx(-0.5, abs=margin)
 
 
 def test_the_radius_of_uniform_weights_is_that_of_a_sum_of_uniform_steps() -> None:
