@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 from leadline.core.errors import MeasurementError
 from leadline.measure.batch import Loss, read_batch
@@ -292,6 +293,26 @@ def test_model_gradients_buffers_modes_and_random_streams_stay(fails: bool, seve
     assert torch.equal(model.layers[0].weight.grad, torch.ones(4, 5))
     assert model.layers[3].weight.grad is None
     assert [layer.training for layer in model.layers] == [True, True, False, True]
+
+
+def test_a_checkpoint_that_runs_layers_again_leaves_no_trace() -> None:
+    class Checkpointed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = nn.Sequential(nn.Linear(5, 4), nn.BatchNorm1d(4), nn.Dropout(0.5))
+            self.head = nn.Linear(4, 3)
+
+        def forward(self, x: Tensor) -> Any:
+            return self.head(checkpoint(self.layers, x, use_reentrant=False).tanh())
+
+    model = Checkpointed().double()
+    state, random = copy.deepcopy(model.state_dict()), torch.get_rng_state()
+    matrix = curvature_matrix(model, data(), loss=functional.cross_entropy)
+    dense = matrix.dense()
+    assert torch.equal(matrix @ torch.eye(matrix.dimension).double()[0], dense[0])
+    assert torch.allclose(dense, dense.T, atol=1e-12)
+    assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
+    assert torch.equal(torch.get_rng_state(), random)
 
 
 def measure(model: nn.Module, loss: Any = functional.cross_entropy, **options: Any) -> Tensor:

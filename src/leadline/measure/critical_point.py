@@ -33,10 +33,11 @@ Kind = Literal["minimum", "maximum", "saddle", "degenerate", "not critical"]
 class CriticalPoint:
     """What kind of point the parameters are at, with the numbers it was decided by.
 
-    `smallest` and `largest` are the extreme eigenvalues of the Hessian, known to within
-    `uncertainty`. `descent` is the unit eigenvector of `smallest` where that is negative, else
-    None; the loss falls along it to both sides where the gradient vanishes. `profile` tells for
-    each parameter the gradient's norm and the share of `descent`'s squared length in it.
+    `smallest` and `largest` are the extreme eigenvalues of the Hessian, within `uncertainty` at
+    most and as a rule far nearer. `descent` is the unit eigenvector of `smallest` where that is
+    negative, else None; the loss falls along it to both sides where the gradient vanishes.
+    `profile` tells for each parameter the gradient's norm and the share of `descent`'s squared
+    length in it.
     """
 
     kind: Kind
@@ -100,14 +101,14 @@ def critical_point(
         value, gradient = curvature.loss_and_gradient()
         search = Search(
             count=min(2, curvature.dimension),
-            # A third: the error must be small beside the threshold that decides.
-            tolerance=curvature_tolerance / 3,
+            # A tenth: the error must be small beside the threshold that decides.
+            tolerance=curvature_tolerance / 10,
             floor=1.0,
             max_products=max_products,
             seed=seed,
             look_again=False,  # of a repeated eigenvalue one is enough
         )
-        pairs = eigenpairs(lambda v: curvature @ v, _distance_from_middle, search, like=gradient)
+        pairs = eigenpairs(curvature.product, _distance_from_middle, search, like=gradient)
     order = pairs.values.argsort()
     smallest, largest = float(pairs.values[order[0]]), float(pairs.values[order[-1]])
     norm = float(torch.linalg.vector_norm(gradient))

@@ -11,27 +11,27 @@ backward pass through that graph: neither forward nor first backward are done ag
 also what makes the products belong together: a dropout mask or a batch norm's statistics are those
 of one forward pass.
 
-The surprising choice: attention is computed by its plain formula here, since torch's fused kernels
-have no second derivative; on a GPU the same holds for cuDNN's recurrent layers.
+The surprising choice: the products do not call the model. Whatever it would draw or count in
+another forward pass, they multiply with one and the same matrix.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from leadline.core.errors import MeasurementError
 from leadline.core.seeds import capture_random_state, derive_seed, restore_random_state
 from leadline.core.taps import Taps, plain_name
 from leadline.measure.batch import Batch, Loss, read_batch, trainable
 from leadline.measure.derivatives import Linearised, check_second_derivatives, differentiate
+from leadline.measure.double_backward import twice_differentiable
 from leadline.measure.gauss_newton import OUTPUT_CURVATURES, OutputCurvature, gauss_newton
 
 MatrixName = Literal["hessian", "gauss_newton", "fisher", "monte_carlo_fisher", "empirical_fisher"]
@@ -76,6 +76,11 @@ class CurvatureMatrix:
 
     def __matmul__(self, vector: Float[Tensor, "P"]) -> Float[Tensor, "P"]:
         """The product with a vector, in the vector's order of entries."""
+        with Taps(self._model):  # a checkpoint runs its layers again in the backward pass
+            return self.product(vector)
+
+    def product(self, vector: Float[Tensor, "P"]) -> Float[Tensor, "P"]:
+        """The same for a loop inside Taps that are open already, which saves opening them."""
         if vector.shape != (self.dimension,):
             raise MeasurementError(
                 expected=f"a vector of {self.dimension:,} entries, one per trainable parameter",
@@ -113,7 +118,8 @@ class CurvatureMatrix:
                 remedy="ask for eigenvalues, a spectral density or the trace, or raise `limit`",
             )
         unit = torch.eye(self.dimension, dtype=self.dtype, device=self.device)
-        return torch.stack([self @ row for row in unit])
+        with Taps(self._model):
+            return torch.stack([self.product(row) for row in unit])
 
     def split(self, vector: Float[Tensor, "P"]) -> dict[str, Tensor]:
         """A vector cut into one tensor per parameter, by name."""
@@ -141,7 +147,7 @@ class CurvatureMatrix:
     @contextmanager
     def _prepared(self) -> Iterator[None]:
         """The model left as found, and each time the same random numbers."""
-        with Taps(self._model), _twice_differentiable(self._model), torch.enable_grad():
+        with Taps(self._model), twice_differentiable(self._model), torch.enable_grad():
             restore_random_state(self._random)
             yield
 
@@ -238,15 +244,3 @@ def _hessian(loss: Tensor, parameters: Sequence[Tensor]) -> Linearised:
         return differentiate([gradient[n] for n in curved], parameters, [vector[n] for n in curved])
 
     return Linearised(loss=loss.detach(), gradient=gradient, multiply=multiply)
-
-
-@contextmanager
-def _twice_differentiable(model: nn.Module) -> Iterator[None]:
-    """Choose the kernels that have a second derivative."""
-    recurrent = any(isinstance(module, nn.RNNBase) for module in model.modules())
-    with ExitStack() as scopes:
-        scopes.enter_context(torch.inference_mode(False))
-        scopes.enter_context(sdpa_kernel(SDPBackend.MATH))
-        if recurrent:
-            scopes.enter_context(torch.backends.cudnn.flags(enabled=False))
-        yield

@@ -60,10 +60,12 @@ def eigenvalues(
     """The `count` outermost eigenvalues of the curvature, with their directions.
 
     `which` are those of largest `magnitude`, the `largest` or the `smallest`, that is the most
-    negative. The search stops when each residual is below `tolerance` times its eigenvalue (for
-    those below a hundredth of the largest in magnitude, times that hundredth); the error of a
-    well separated eigenvalue is about the square of it. Not `converged` means that `max_products`
-    came first. `matrix` and `samples` are those of `curvature_matrix`, whose errors apply.
+    negative. `tolerance` is the relative error of each eigenvalue at which the search stops (for
+    those below a hundredth of the largest in magnitude, relative to that hundredth); a direction
+    is then right to about the tolerance's square root. Not `converged` means that `max_products`
+    came first. Eigenvalues that are repeated are looked for by a few more products from a second
+    random start, and given as often as they are there. `matrix` and `samples` are those of
+    `curvature_matrix`, whose errors apply.
 
     Units: loss per squared unit of parameter. Memory: `basis` vectors as long as all trainable
     parameters (by default at most 3 x count + 60, fewer above 2 GiB), and the graph of one
@@ -97,7 +99,7 @@ def eigenvalues(
             seed=seed,
         )
         pairs = eigenpairs(
-            lambda vector: curvature @ vector,
+            curvature.product,
             ORDERS[which],
             search,
             like=torch.zeros(curvature.dimension, dtype=curvature.dtype, device=curvature.device),

@@ -4,7 +4,8 @@ From a random start the vectors v, A v, A (A v), ... are made orthonormal, V, an
 H = V^T A V carries the outer eigenvalues of A after few products (Lanczos 1950; Saad 2011, chapter
 6). Of a pair (theta, y) of H it is known without another product how far it is from one of A:
 
-    |A V y - theta V y| = beta |y_last|,   and some eigenvalue lies within that of theta
+    r = |A V y - theta V y| = beta |y_last|;   an eigenvalue lies within r of theta, and within
+    r^2 / gap where the others are farther than gap from it (Parlett 1998, section 11.7)
 
 Every new vector is made orthogonal to all others, twice, so that none is found again by rounding.
 When the basis is full, the best pairs and the newest vector begin the next one (thick restart, Wu
@@ -12,12 +13,11 @@ and Simon 2000).
 
 The surprising choice: a start vector sees only one direction of each eigenspace, so that repeated
 eigenvalues, which every layer with several equal outputs brings, would be counted once. After the
-wanted pairs have converged, another random start orthogonal to them looks for what was missed.
+wanted pairs have converged, a few more products from another random start look for what was missed.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -33,7 +33,7 @@ Order = Callable[[Tensor], Tensor]
 
 BASIS_BYTES = 2 * 2**30  # bytes for the basis before it is restarted sooner
 LOOK_AGAIN = 12  # products at most for one look at what was missed
-ROUGH = 0.1  # residual, relative to the eigenvalue, that tells whether one was missed
+ROUGH = 0.2  # residual, relative to the eigenvalue, that tells whether one was missed
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -49,8 +49,11 @@ class EigenPairs:
 
 @dataclass(frozen=True, kw_only=True)
 class Search:
-    """How far to search: residuals below `tolerance` times the larger of the eigenvalue and
-    `floor` times the matrix's norm, with at most `max_products`."""
+    """What to search, and how far.
+
+    It ends when the error of each eigenvalue is below `tolerance` times the larger of the
+    eigenvalue and `floor` times the matrix's norm, or after `max_products`.
+    """
 
     count: int
     tolerance: float
@@ -61,11 +64,17 @@ class Search:
     look_again: bool = True
 
 
-class Krylov:
-    """An orthonormal basis V that grows by products with A, and H = V^T A V.
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SmallPairs:
+    """Eigenpairs of H: ascending `values`, eigenvectors as `columns`, norms of the residuals."""
 
-    `locked` are orthonormal rows that the basis stays orthogonal to.
-    """
+    values: Tensor
+    columns: Tensor
+    residuals: Tensor
+
+
+class Krylov:
+    """An orthonormal basis V that grows by products with A, and H = V^T A V."""
 
     def __init__(
         self,
@@ -74,16 +83,17 @@ class Krylov:
         *,
         size: int,
         generator: torch.Generator,
-        locked: Float[Tensor, "K P"] | None = None,
     ) -> None:
-        dimension = len(start)
         self._product, self._generator = product, generator
-        self._locked = start.new_empty(0, dimension) if locked is None else locked
-        self.room = min(size, dimension - len(self._locked))
-        self.basis = start.new_empty(self.room + 1, dimension)
+        self.dimension = len(start)
+        self.room = min(size, self.dimension)
+        self.basis = start.new_empty(self.room + 1, self.dimension)
         self.projected = torch.zeros(self.room, self.room, dtype=torch.float64)
         self.length = 0
         self.residual = 0.0
+        # What kept rows have outside V since a fresh start took the place of the newest vector: a
+        # row of coefficients for each of these vectors.
+        self._outside = torch.zeros(0, self.room, dtype=torch.float64)
         self._scale = 0.0
         self._place(start, 0)
 
@@ -91,6 +101,11 @@ class Krylov:
     def full(self) -> bool:
         """Whether another product would have no place."""
         return self.length == self.room
+
+    @property
+    def complete(self) -> bool:
+        """Whether V spans the whole space."""
+        return self.length == self.dimension
 
     def grow(self) -> None:
         """One product: `length` grows by 1, `residual` is the norm of what lies outside V."""
@@ -109,43 +124,48 @@ class Krylov:
         self.length = n + 1
         self.residual = float(torch.linalg.vector_norm(rest))
         self._scale = max(self._scale, float(torch.linalg.vector_norm(image)))
-        if self.length == len(self.basis) - 1 and self.length + len(self._locked) == len(rest):
-            self.residual = 0.0  # V spans the whole space
-            return
-        if self.residual <= 20 * torch.finfo(rest.dtype).eps * self._scale:
+        if self.complete:
+            self.residual = 0.0
+            self._outside.zero_()
+        elif self.residual <= 20 * torch.finfo(rest.dtype).eps * self._scale:
             # V is closed under A: what is left of the space is reached from a new random vector.
             self.residual = 0.0
-            self._place(self.random(), n + 1)
+            self._place(self._random(), n + 1)
         else:
             self.basis[n + 1] = rest / self.residual
 
-    def pairs(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Eigenvalues of H in ascending order, eigenvectors as columns, residual norms."""
-        values, vectors = torch.linalg.eigh(self.projected[: self.length, : self.length])
-        return values, vectors, self.residual * vectors[-1].abs()
+    def pairs(self) -> SmallPairs:
+        """The eigenpairs of H."""
+        values, columns = torch.linalg.eigh(self.projected[: self.length, : self.length])
+        residuals = self.residual * columns[-1].abs()
+        residuals += (self._outside[:, : self.length] @ columns).abs().sum(dim=0)
+        return SmallPairs(values=values, columns=columns, residuals=residuals)
 
     def lift(self, columns: Tensor) -> Tensor:
         """Vectors given in the basis, as rows in the whole space."""
         return columns.T.to(self.basis) @ self.basis[: self.length]
 
-    def restart(self, keep: Tensor) -> None:
-        """Begin anew with the pairs of H of the indices `keep` and the newest vector."""
-        values, vectors, _ = self.pairs()
-        lifted = self.lift(vectors[:, keep])
+    def restart(self, keep: Tensor, *, fresh: bool = False) -> None:
+        """Begin anew with the pairs `keep` of H and the newest vector, or a random one."""
+        pairs, count = self.pairs(), len(keep)
+        columns = pairs.columns[:, keep]
         newest = self.basis[self.length].clone()
-        couplings = self.residual * vectors[-1, keep]
+        coupling = self.residual * columns[-1]
+        outside = self._outside[:, : self.length] @ columns
+        self.basis[:count] = self.lift(columns)
+        self.length = count
         self.projected.zero_()
-        self.length = len(keep)
-        self.basis[: self.length] = lifted
-        self.projected[: self.length, : self.length] = torch.diag(values[keep])
-        self.basis[self.length] = newest
-        if self.length < self.room:
-            self.projected[self.length, : self.length] = couplings
-            self.projected[: self.length, self.length] = couplings
+        self.projected[:count, :count] = torch.diag(pairs.values[keep])
+        if fresh:
+            outside = torch.cat([outside, coupling[None]])
+            self._place(self._random(), count)
+        else:
+            self.basis[count] = newest
+        self._outside = torch.zeros(len(outside), self.room, dtype=torch.float64)
+        self._outside[:, :count] = outside
 
-    def random(self) -> Tensor:
-        """A random direction, the same on every device."""
-        drawn = torch.randn(self.basis.shape[1], generator=self._generator, dtype=torch.float64)
+    def _random(self) -> Tensor:
+        drawn = torch.randn(self.dimension, generator=self._generator, dtype=torch.float64)
         return drawn.to(self.basis)
 
     def _place(self, vector: Tensor, index: int) -> None:
@@ -154,17 +174,13 @@ class Krylov:
         self.basis[index] = rest / torch.linalg.vector_norm(rest)
 
     def _orthogonal(self, vector: Tensor, count: int) -> tuple[Tensor, Tensor]:
-        """The part orthogonal to the first `count` rows and the locked ones, and the components."""
+        """The part orthogonal to the first `count` rows, and the components along them."""
         column = torch.zeros(count, dtype=torch.float64)
-        rest = vector
-        for _ in range(2):  # twice is enough (Parlett 1998, section 6.9)
-            if len(self._locked):
-                rest = rest - self._locked.T @ (self._locked @ rest)
-            if count:
-                components = self.basis[:count] @ rest
-                rest = rest - self.basis[:count].T @ components
-                column += components.to(column)
-        return rest, column
+        for _ in range(2 if count else 0):  # twice is enough (Parlett 1998, section 6.9)
+            components = self.basis[:count] @ vector
+            vector = vector - self.basis[:count].T @ components
+            column += components.to(column)
+        return vector, column
 
 
 def eigenpairs(
@@ -186,102 +202,94 @@ def eigenpairs(
 
 
 class _Finder:
-    """The pairs found so far, and the products spent on them."""
+    """One search: the basis, and the products spent."""
 
     def __init__(self, product: Product, order: Order, search: Search, like: Tensor) -> None:
-        self._multiply, self._order, self._search = product, order, search
-        self._generator = torch.Generator().manual_seed(search.seed)
-        self._like = like
+        self._order, self._search = order, search
+        generator = torch.Generator().manual_seed(search.seed)
+        start = torch.randn(len(like), generator=generator, dtype=torch.float64).to(like)
+        row = like.element_size() * len(like)  # bytes
+        size = min(3 * search.count + 60, BASIS_BYTES // row)
+        size = max(search.count + 6, 2 * search.count + 10, size)
+        if search.basis is not None:
+            size = max(search.count + 6, search.basis)
+        self._krylov = Krylov(product, start, size=size, generator=generator)
         self._products = 0
         self._norm = 0.0  # the largest eigenvalue seen, in magnitude
-        self._values = torch.empty(0, dtype=torch.float64)
-        self._residuals = torch.empty(0, dtype=torch.float64)
-        self._vectors = like.new_empty(0, len(like))
 
     def find(self) -> EigenPairs:
-        count = self._search.count
-        self._search_once(count, above=None)
-        last = -math.inf
-        while self._converged() and self._search.look_again and count > 1:
-            if len(self._values) == len(self._like):
+        converged = self._converge()
+        while converged and self._search.look_again and self._search.count > 1:
+            if self._krylov.complete:
                 break
-            lowest = float(self._order(self._values[count - 1 : count]))
-            if not self._search_once(count, above=lowest) or lowest == last:
+            converged, found = self._look_again()
+            if not found:
                 break
-            last = lowest
+        pairs = self._krylov.pairs()
+        wanted = self._ranked(pairs)[: self._search.count]
         return EigenPairs(
-            values=self._values[:count],
-            vectors=self._vectors[:count],
-            residuals=self._residuals[:count],
+            values=pairs.values[wanted],
+            vectors=self._krylov.lift(pairs.columns[:, wanted]),
+            residuals=pairs.residuals[wanted],
             products=self._products,
-            converged=self._converged(),
+            converged=converged,
         )
 
-    def _converged(self) -> bool:
-        count = self._search.count
-        enough = len(self._values) >= count
-        return enough and self._good(self._values[:count], self._residuals[:count])
+    def _converge(self) -> bool:
+        """Grow until all wanted pairs are good, or the products are spent."""
+        while self._products < self._search.max_products:
+            pairs = self._grow()
+            wanted = self._ranked(pairs)[: self._search.count]
+            enough = len(wanted) == self._search.count
+            if self._krylov.complete or (enough and bool(self._good(pairs)[wanted].all())):
+                return True
+        return False
 
-    def _product(self, vector: Tensor) -> Tensor:
+    def _look_again(self) -> tuple[bool, bool]:
+        """A random start beside the wanted pairs: whether it came to its end, and found any."""
+        count = self._search.count
+        known = self._ranked(self._krylov.pairs())[:count]
+        self._krylov.restart(known, fresh=True)
+        for spent in range(1, self._search.max_products - self._products + 1):
+            pairs = self._grow()
+            ranked = self._ranked(pairs)
+            # A pair that lies mostly outside the known ones is new.
+            new = pairs.columns[:count].square().sum(dim=0) < 0.5
+            newcomers = ranked[:count][new[ranked[:count]]]
+            best = ranked[new[ranked]][:1]
+            rough = bool((pairs.residuals[best] <= ROUGH * pairs.values[best].abs()).all())
+            if self._krylov.complete:
+                return True, False
+            if (rough or spent >= LOOK_AGAIN) and not len(newcomers):
+                return True, False
+            if len(newcomers) and bool(self._good(pairs)[newcomers].all()):
+                return True, True
+        return False, False
+
+    def _grow(self) -> SmallPairs:
+        if self._krylov.full:
+            keep = max(self._search.count + 4, self._krylov.room // 2)
+            self._krylov.restart(self._ranked(self._krylov.pairs())[:keep])
+        self._krylov.grow()
         self._products += 1
-        return self._multiply(vector)
+        pairs = self._krylov.pairs()
+        self._norm = max(self._norm, float(pairs.values.abs().max()))
+        return pairs
 
-    def _search_once(self, count: int, *, above: float | None) -> bool:
-        """One random start; with `above`, for pairs of a higher score than that only.
+    def _ranked(self, pairs: SmallPairs) -> Tensor:
+        return self._order(pairs.values).argsort(descending=True, stable=True)
 
-        Whether it found any.
+    def _good(self, pairs: SmallPairs) -> Tensor:
+        """Whether each pair's error is small enough.
+
+        The sharper bound trusts that no eigenvalue hides between those of H. That is so only once
+        the residual is small too.
         """
-        free = len(self._like) - len(self._values)
-        start = torch.randn(len(self._like), generator=self._generator, dtype=torch.float64)
-        krylov = Krylov(
-            self._product,
-            start.to(self._like),
-            size=min(free, self._size()),
-            generator=self._generator,
-            locked=self._vectors,
-        )
-        spent = 0
-        while True:
-            krylov.grow()
-            spent += 1
-            values, vectors, residuals = krylov.pairs()
-            self._norm = max(self._norm, float(values.abs().max()))
-            ranked = self._order(values).argsort(descending=True, stable=True)
-            scores = self._order(values)[ranked]
-            if above is None:
-                wanted = ranked[:count]
-                done = len(wanted) == count and self._good(values[wanted], residuals[wanted])
-            else:
-                # A margin: what was found once already comes back within its own error.
-                margin = self._search.tolerance * self._bound(torch.tensor(above))
-                wanted = ranked[scores > above + float(margin)][:count]
-                best = ranked[:1]
-                rough = residuals[best] <= ROUGH * values[best].abs()
-                done = bool(rough) or spent >= LOOK_AGAIN
-                done = done and self._good(values[wanted], residuals[wanted])
-            exhausted = krylov.length == free or self._products >= self._search.max_products
-            if done or exhausted:
-                self._add(values[wanted], krylov.lift(vectors[:, wanted]), residuals[wanted])
-                return len(wanted) > 0
-            if krylov.full:
-                krylov.restart(ranked[: max(count + 4, krylov.room // 2)])
-
-    def _bound(self, values: Tensor) -> Tensor:
-        return values.abs().clamp(min=self._search.floor * self._norm)
-
-    def _good(self, values: Tensor, residuals: Tensor) -> bool:
-        return bool((residuals <= self._search.tolerance * self._bound(values)).all())
-
-    def _size(self) -> int:
-        count = self._search.count
-        if self._search.basis is not None:
-            return max(self._search.basis, count + 6)
-        fits = BASIS_BYTES // (len(self._like) * self._like.element_size())
-        return max(2 * count + 10, min(3 * count + 60, fits))
-
-    def _add(self, values: Tensor, vectors: Tensor, residuals: Tensor) -> None:
-        values = torch.cat([self._values, values])
-        ranked = self._order(values).argsort(descending=True, stable=True)
-        self._values = values[ranked]
-        self._residuals = torch.cat([self._residuals, residuals])[ranked]
-        self._vectors = torch.cat([self._vectors, vectors])[ranked.to(vectors.device)]
+        values, residuals = pairs.values, pairs.residuals
+        gaps = (values[:, None] - values).abs() - residuals
+        gaps = gaps.fill_diagonal_(torch.inf).amin(dim=1)
+        errors = torch.where(gaps > residuals, residuals.square() / gaps, residuals)
+        allowed = values.abs().clamp(min=self._search.floor * self._norm)
+        tolerance = self._search.tolerance
+        good: Tensor = (errors <= tolerance * allowed) & (residuals <= tolerance**0.5 * allowed)
+        return good

@@ -137,7 +137,7 @@ def spectral_density(
         for _ in range(vectors):
             sign = torch.randint(0, 2, (curvature.dimension,), generator=generator) * 2 - 1
             start = sign.to(curvature.device, curvature.dtype)
-            values, row = _quadrature(curvature.__matmul__, start, steps, generator)
+            values, row = _quadrature(curvature.product, start, steps, generator)
             nodes.append(tuple(values.tolist()))
             weights.append(tuple(row.tolist()))
     return SpectralDensity(
@@ -157,5 +157,5 @@ def _quadrature(
         krylov.grow()
         if krylov.residual == 0:  # all that the vector has is found; the quadrature is exact
             break
-    values, columns, _ = krylov.pairs()
-    return values, columns[0].square()
+    pairs = krylov.pairs()
+    return pairs.values, pairs.columns[0].square()

@@ -96,7 +96,7 @@ def trace(
         elif method == "hutch++":
             value, error = _hutch_plus_plus(curvature, draw, products // 3)
         else:
-            value, error = _mean([float(v @ (curvature @ v)) for v in draw.many(products)])
+            value, error = _mean([float(v @ curvature.product(v)) for v in draw.many(products)])
     return Trace(
         matrix=matrix,
         method=used,
@@ -127,13 +127,13 @@ def _exact(curvature: CurvatureMatrix) -> float:
 
 
 def _hutch_plus_plus(curvature: CurvatureMatrix, draw: _Signs, count: int) -> tuple[float, float]:
-    sketch = torch.stack([curvature @ v for v in draw.many(count)], dim=1)
+    sketch = torch.stack([curvature.product(v) for v in draw.many(count)], dim=1)
     space = torch.linalg.qr(sketch).Q  # P x count
-    inside = sum(float(column @ (curvature @ column)) for column in space.T)
+    inside = sum(float(column @ curvature.product(column)) for column in space.T)
     rest = []
     for vector in draw.many(count):
         outside = vector - space @ (space.T @ vector)
-        rest.append(float(outside @ (curvature @ outside)))
+        rest.append(float(outside @ curvature.product(outside)))
     mean, error = _mean(rest)
     return inside + mean, error
 
