@@ -47,12 +47,12 @@ def wide():
 @pytest.fixture
 def file(tmp_path: Path) -> Iterator[Path]:
     """A user's file with some functions."""
-    before = set(sys.modules)
     path = tmp_path / "somebodys.py"
     path.write_text(FILE)
     yield path
-    for name in set(sys.modules) - before:
-        del sys.modules[name]
+    for name, module in list(sys.modules.items()):
+        if str(getattr(module, "__file__", "")) == str(path):
+            del sys.modules[name]
 
 
 def test_a_healthy_network_is_said_to_be_and_the_code_is_0(leadline: Any, file: Path) -> None:

@@ -84,7 +84,9 @@ def test_hooks_and_the_counter_of_a_schedule_stay_out_of_it(mlp: Any, rows: Any)
     schedule = torch.optim.lr_scheduler.StepLR(optimizer, 10)
     take(network, read_batch(rows), optimizer)
     assert heard == []
-    assert not getattr(optimizer, "_opt_called", False)  # else the scheduler believes that the training has begun
+    assert not getattr(
+        optimizer, "_opt_called", False
+    )  # else the scheduler believes that the training has begun
     assert schedule.last_epoch == 0
 
 

@@ -41,7 +41,7 @@ NUMBER = 3
 @pytest.fixture
 def written(tmp_path: Path) -> Iterator[Callable[..., Path]]:
     """Write a user's file; what it puts among the modules is taken away again."""
-    before, path = set(sys.modules), list(sys.path)
+    path = list(sys.path)
 
     def write(text: str, name: str = "mine.py") -> Path:
         file = tmp_path / name
@@ -50,8 +50,9 @@ def written(tmp_path: Path) -> Iterator[Callable[..., Path]]:
         return file
 
     yield write
-    for name in set(sys.modules) - before:
-        del sys.modules[name]
+    for name, module in list(sys.modules.items()):
+        if str(getattr(module, "__file__", "")).startswith(str(tmp_path)):
+            del sys.modules[name]
     assert sys.path == path, "the user's folder does not stay on the path"
 
 
