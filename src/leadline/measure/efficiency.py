@@ -31,6 +31,7 @@ from leadline.core.errors import MeasurementError
 from leadline.core.seeds import capture_random_state, restore_random_state
 from leadline.core.taps import Taps
 from leadline.measure.batch import Batch, Loss, read_batch, trainable
+from leadline.measure.replay import original
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,6 +129,7 @@ def gradient_cost(
     True
     """
     _check_options(sample, repeats)
+    model = original(model)  # compiled code cannot be counted
     read = read_batch(batch, model=model)
     with Taps(model):
         read.loss(model, loss)  # what is wrong with them is said here, with the layer's name
