@@ -13,7 +13,7 @@ flat directions at every minimum.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import torch
@@ -89,25 +89,12 @@ def critical_point(
     >>> found.descent.abs().round(decimals=6)
     tensor([0., 1.])
     """
-    for name, tolerance in (("gradient", gradient_tolerance), ("curvature", curvature_tolerance)):
-        if not 0 < tolerance < 1:
-            raise MeasurementError(
-                expected=f"a {name}_tolerance between 0 and 1",
-                received=f"{tolerance}",
-                remedy="1e-3 is the default",
-            )
+    _check(gradient=gradient_tolerance, curvature=curvature_tolerance)
     with Taps(model):
         curvature = curvature_matrix(model, batch, loss=loss)
         value, gradient = curvature.loss_and_gradient()
-        search = Search(
-            count=min(2, curvature.dimension),
-            # A tenth: the error must be small beside the threshold that decides.
-            tolerance=curvature_tolerance / 10,
-            floor=1.0,
-            max_products=max_products,
-            seed=seed,
-            look_again=False,  # of a repeated eigenvalue one is enough
-        )
+        search = _search(curvature.dimension, curvature_tolerance)
+        search = replace(search, max_products=max_products, seed=seed)
         pairs = eigenpairs(curvature.product, _distance_from_middle, search, like=gradient)
     order = pairs.values.argsort()
     smallest, largest = float(pairs.values[order[0]]), float(pairs.values[order[-1]])
@@ -125,6 +112,26 @@ def critical_point(
         converged=pairs.converged,
         profile=_profile(curvature.split(gradient), down, curvature.names),
         descent=down,
+    )
+
+
+def _check(**tolerances: float) -> None:
+    for name, tolerance in tolerances.items():
+        if not 0 < tolerance < 1:
+            raise MeasurementError(
+                expected=f"a {name}_tolerance between 0 and 1",
+                received=f"{tolerance}",
+                remedy="1e-3 is the default",
+            )
+
+
+def _search(dimension: int, curvature_tolerance: float) -> Search:
+    return Search(
+        count=min(2, dimension),
+        # A tenth: the error must be small beside the threshold that decides.
+        tolerance=curvature_tolerance / 10,
+        floor=1.0,
+        look_again=False,  # of a repeated eigenvalue one is enough
     )
 
 

@@ -8,7 +8,7 @@ classifiers show, about as many as classes (Sagun et al. 2017, arXiv:1706.04454)
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import torch
@@ -65,15 +65,13 @@ def eigenvalues(
     is then right to about the tolerance's square root. Not `converged` means that `max_products`
     came first. Eigenvalues that are repeated are looked for by a few more products from a second
     random start, and given as often as they are there. `matrix` and `samples` are those of
-    `curvature_matrix`, whose errors apply.
+    `curvature_matrix`, whose errors apply; so does a `count` above the number of parameters.
 
     Units: loss per squared unit of parameter. Memory: `basis` vectors as long as all trainable
-    parameters (by default at most 3 x count + 60, fewer above 2 GiB), and the graph of one
-    gradient. `count` above the number of parameters is an error.
+    parameters (by default at most 3 x count + 60, fewer above 2 GiB), and one gradient's graph.
 
     Cost: 1 forward-backward pass and one product for each step, some 15 to 40 for five eigenvalues
-    that stand out, more in a dense spectrum; a product with the Hessian takes about 2 backward
-    passes.
+    that stand out, more in a dense spectrum.
 
     How to read: gradient descent with step lr is stable below 2 / lr; a negative eigenvalue where
     the gradient vanishes tells a saddle; the profile names the parameters that the sharp directions
@@ -91,19 +89,10 @@ def eigenvalues(
             model, batch, loss=loss, matrix=matrix, samples=samples, seed=seed
         )
         check_search(curvature, count=count, which=which, tolerance=tolerance)
-        search = Search(
-            count=count,
-            tolerance=tolerance,
-            max_products=max(max_products, count),
-            basis=basis,
-            seed=seed,
-        )
-        pairs = eigenpairs(
-            curvature.product,
-            ORDERS[which],
-            search,
-            like=torch.zeros(curvature.dimension, dtype=curvature.dtype, device=curvature.device),
-        )
+        search = Search(count=count, tolerance=tolerance, seed=seed)
+        search = replace(search, max_products=max(max_products, count), basis=basis)
+        start = torch.zeros(curvature.dimension, dtype=curvature.dtype, device=curvature.device)
+        pairs = eigenpairs(curvature.product, ORDERS[which], search, like=start)
     return Eigenvalues(
         matrix=matrix,
         which=which,
