@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -81,18 +81,40 @@ def compiled() -> nn.Module:
     return model
 
 
+def distributed() -> nn.Module:
+    """In DistributedDataParallel, alone in its group."""
+    if not torch.distributed.is_initialized():
+        store = torch.distributed.HashStore()
+        torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
+    return nn.parallel.DistributedDataParallel(Residual())
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _group_ends() -> Iterator[None]:
+    yield
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
 NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "residual": Residual,
     "attentive": Attentive,
     "recurrent": Recurrent,
     "plain": Plain,
     "compiled": compiled,
+    "distributed": distributed,
 }
 
-CONVOLUTIONAL = {"residual", "compiled"}
+CONVOLUTIONAL = {"residual", "compiled", "distributed"}
 ONLY = {  # what asks for a kind of network, and what says so of the others
     "predicted_propagation": {"plain"},
-    "jacobian_chain": {"residual", "attentive", "recurrent", "compiled"},  # it names modules
+    "jacobian_chain": {
+        "residual",
+        "attentive",
+        "recurrent",
+        "compiled",
+        "distributed",
+    },  # it names modules
 }
 
 
