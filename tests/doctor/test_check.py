@@ -349,6 +349,37 @@ def test_losses_of_every_kind_are_healthy(
     assert verdict(mlp(), rows, loss) == []
 
 
+def test_sparse_gradients_are_read(verdict: Any) -> None:
+    class Bag(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.words, self.last = nn.Embedding(100, 16, sparse=True), nn.Linear(16, 4)
+
+        def forward(self, tokens: Tensor) -> Tensor:
+            return self.last(self.words(tokens).mean(dim=1))
+
+    network = Bag()
+    batch = torch.randint(0, 100, (32, 12)), torch.arange(32) % 4
+    optimizer = SGD(network.parameters(), lr=0.1)
+    assert verdict(network, batch, LOSS, optimizer=optimizer) == []
+
+
+def test_complex_weights_are_read(verdict: Any) -> None:
+    class Spectral(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.randn(9, 16, dtype=torch.complex64) * 0.2)
+            self.last = nn.Linear(16, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.last((torch.fft.rfft(x) @ self.weight).abs())
+
+    network = Spectral()
+    batch = torch.randn(32, 16), torch.arange(32) % 4
+    optimizer = Adam(network.parameters(), lr=1e-3)
+    assert verdict(network, batch, LOSS, optimizer=optimizer) == []
+
+
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
 def test_other_precisions_are_healthy(
     verdict: Any, mlp: Any, rows: Any, dtype: torch.dtype

@@ -27,7 +27,7 @@ from leadline.doctor.loss_nature import LossNature, ask_loss
 from leadline.measure.batch import Batch, Loss, inputs_finite, read_batch, trainable
 from leadline.measure.determinism import Determinism, determinism
 from leadline.measure.influence import Influence, influence
-from leadline.measure.survey import Survey, survey
+from leadline.measure.survey import Survey, numbers_in, survey
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -191,7 +191,7 @@ def _take_step(
     present = [g for g in seen.gradients.values() if g is not None]
     if optimizer is None or isinstance(optimizer, torch.optim.LBFGS) or not present:
         return None
-    if not all(bool(torch.isfinite(gradient).all()) for gradient in present):
+    if not all(bool(torch.isfinite(numbers_in(gradient)).all()) for gradient in present):
         return None
     step: FirstStep | None = _try(
         lambda: first_step(

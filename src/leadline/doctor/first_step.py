@@ -22,6 +22,7 @@ from torch.optim import Optimizer
 
 from leadline.core.taps import Taps, plain_name
 from leadline.measure.batch import Batch, Loss
+from leadline.measure.survey import numbers_in
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,8 +113,8 @@ def _ratios(
     named = [(names[id(p)], p.detach(), w) for p, w in weights if id(p) in names and p.ndim >= 2]
     if not named:
         return {}
-    norms = [torch.linalg.vector_norm(w.float()) for _, _, w in named]
-    changes = [torch.linalg.vector_norm((p - w).float()) for _, p, w in named]
+    norms = [torch.linalg.vector_norm(numbers_in(w).float()) for _, _, w in named]
+    changes = [torch.linalg.vector_norm(numbers_in(p - w).float()) for _, p, w in named]
     pairs = torch.stack([torch.stack(changes), torch.stack(norms)]).T.tolist()
     return {
         name: change / norm

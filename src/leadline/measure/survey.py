@@ -316,7 +316,9 @@ def _parameters(
     if not named:
         return ()
     norms = _norms([tensor for _, tensor in named])
-    extremes = torch.stack([torch.stack(torch.aminmax(t)).float().cpu() for _, t in named]).tolist()
+    extremes = torch.stack(
+        [torch.stack(torch.aminmax(numbers_in(t))).float().cpu() for _, t in named]
+    ).tolist()
     present = {name: entry for name, entry in gradients.items() if entry is not None}
     reached = dict(zip(present, _norms(list(present.values())), strict=True))
     return tuple(
@@ -335,13 +337,24 @@ def _parameters(
 def _norms(tensors: list[Tensor]) -> list[float]:
     if not tensors:
         return []
-    dense = [t.to_dense() if t.is_sparse else t for t in tensors]
-    values: list[float] = torch.stack([_norm(t.detach()).cpu() for t in dense]).tolist()
+    values: list[float] = torch.stack([_norm(numbers_in(t)).cpu() for t in tensors]).tolist()
     return values
+
+
+def numbers_in(tensor: Tensor) -> Tensor:
+    """A tensor's numbers, real and dense: what a sparse one holds, both parts of complex ones.
+
+    >>> numbers_in(torch.tensor([0.0, 3.0, 0.0]).to_sparse())
+    tensor([3.])
+    """
+    tensor = tensor.detach()
+    if tensor.is_sparse:
+        tensor = tensor.coalesce().values()
+    return torch.view_as_real(tensor.resolve_conj()) if tensor.is_complex() else tensor
 
 
 def _norm(tensor: Tensor) -> Tensor:
     """The Euclidean norm, added up in float32 at least."""
-    wide = tensor.dtype in (torch.float64, torch.complex128)
+    wide = tensor.dtype == torch.float64
     norm: Tensor = torch.linalg.vector_norm(tensor, dtype=None if wide else torch.float32)
     return norm.float()

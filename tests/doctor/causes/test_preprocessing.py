@@ -123,3 +123,31 @@ def test_a_batch_norm_on_the_numbers_beside_embeddings_is_healthy(verdict: Any) 
     assert verdict(Table(normed=False), batch, nn.CrossEntropyLoss())[0] == (
         "error input_not_normalized"
     )
+
+
+@pytest.mark.parametrize("loss", [nn.MSELoss(), nn.L1Loss()])
+def test_targets_in_the_thousands_are_not_normalised(
+    verdict: Any, mlp: Any, loss: nn.Module
+) -> None:
+    inputs = torch.randn(64, 20)
+    prices = 2e5 + 5e4 * inputs[:, :1]
+    scaled = (prices - prices.mean()) / prices.std()
+    network = mlp(outputs=1)
+    assert verdict(network, (inputs, prices), loss) == ["warning target_not_normalized"]
+    assert verdict(network, (inputs, scaled), loss) == []
+
+
+def test_a_network_that_puts_out_the_scale_of_its_targets_is_healthy(
+    verdict: Any, mlp: Any
+) -> None:
+    class Prices(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = mlp(outputs=1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return 2e5 + 5e4 * self.network(x)
+
+    inputs = torch.randn(64, 20)
+    batch = inputs, 2e5 + 5e4 * inputs[:, :1]
+    assert verdict(Prices(), batch, nn.L1Loss()) == []

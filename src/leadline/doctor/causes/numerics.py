@@ -12,6 +12,7 @@ from leadline.core.taps import first_nonfinite
 from leadline.doctor.examination import Examination, copied
 from leadline.doctor.finding import Evidence, Finding
 from leadline.measure.batch import inputs_finite
+from leadline.measure.survey import numbers_in
 
 ROUNDING = 1e-4
 """Relative difference that other kernels and reduction orders may make in float32."""
@@ -49,7 +50,7 @@ def _nonfinite(seen: Examination) -> Iterator[Finding]:
     bad = [
         name
         for name, gradient in seen.survey.gradients.items()
-        if gradient is not None and not bool(torch.isfinite(gradient).all())
+        if gradient is not None and not bool(torch.isfinite(numbers_in(gradient)).all())
     ]
     if bad:
         yield Finding(

@@ -1,4 +1,4 @@
-"""Faults of preprocessing: inputs that are far too large, far too small, or of uneven scale.
+"""Faults of preprocessing: inputs and targets that are far too large, too small or uneven.
 
 Weights are initialised for inputs of mean 0 and variance 1 (LeCun et al. 1998, Efficient
 BackProp). What counts is what enters the first dense layer or convolution: a network that scales
@@ -31,8 +31,17 @@ UNEVEN = 1e3
 SOURCE = "LeCun et al. 1998, Efficient BackProp, section 4.3"
 
 
+FAR_TARGETS = 100.0
+"""Root mean square of regression targets from which on a network first learns their scale."""
+
+
 def signs(seen: Examination) -> Iterator[Finding]:
-    """What the inputs' scale says."""
+    """What the scale of the inputs and of the targets says."""
+    yield from _inputs(seen)
+    yield from _targets(seen)
+
+
+def _inputs(seen: Examination) -> Iterator[Finding]:
     floating = [t for t in seen.batch.inputs if t.is_floating_point() and t.numel()]
     if not floating or not bool(torch.isfinite(floating[0]).all()):
         return
@@ -123,5 +132,30 @@ def _uneven(ratio: float) -> Finding:
             ),
         ),
         remedy="standardise each feature by its own mean and standard deviation",
+        source=SOURCE,
+    )
+
+
+def _targets(seen: Examination) -> Iterator[Finding]:
+    nature, targets = seen.nature, seen.targets
+    if nature is None or nature.kind not in ("squared", "absolute") or targets is None:
+        return
+    size = float(targets.float().square().mean().sqrt())
+    outputs = float(seen.survey.outputs.float().square().mean().sqrt())
+    if not size > FAR_TARGETS or outputs > size / LARGE:
+        return
+    yield Finding(
+        cause="target_not_normalized",
+        severity="warning",
+        summary="the targets are far larger than what the network puts out: the training begins "
+        "with learning their scale, and its gradients are as large as they are",
+        evidence=(
+            Evidence(quantity="root mean square of the targets", measured=size, expected="about 1"),
+            Evidence(
+                quantity="root mean square of the outputs", measured=outputs, expected="the same"
+            ),
+        ),
+        remedy="subtract the mean of the training targets and divide by their standard deviation; "
+        "turn predictions back at the end",
         source=SOURCE,
     )
