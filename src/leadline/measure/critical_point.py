@@ -69,8 +69,8 @@ def critical_point(
     zero when it is below `curvature_tolerance` times the largest in magnitude. With one of the
     ends zero and none negative the answer is `degenerate`: the second derivative does not decide
     between a flat minimum and a saddle of higher order; so is a Hessian of zeros. The extremes are
-    told for every kind. Minimum and maximum are of this batch's loss; a list of batches is the
-    mean over all of them, as for `curvature_matrix`, whose errors apply.
+    told for every kind. They are of this batch's loss, or of the mean over a list of batches, as
+    for `curvature_matrix`, whose errors apply.
 
     Cost: 1 forward-backward pass and one product for each step of the search, some 10 to 60.
 
@@ -96,11 +96,10 @@ def critical_point(
         search = _search(curvature.dimension, curvature_tolerance)
         search = replace(search, max_products=max_products, seed=seed)
         pairs = eigenpairs(curvature.product, _distance_from_middle, search, like=gradient)
-    order = pairs.values.argsort()
-    smallest, largest = float(pairs.values[order[0]]), float(pairs.values[order[-1]])
+    smallest, largest = float(pairs.values.min()), float(pairs.values.max())
     norm = float(torch.linalg.vector_norm(gradient))
     zero = curvature_tolerance * max(abs(smallest), abs(largest))
-    down = pairs.vectors[int(order[0])] if smallest < -zero else None
+    down = pairs.vectors[int(pairs.values.argmin())] if smallest < -zero else None
     return CriticalPoint(
         kind=_kind(smallest, largest, zero) if norm <= gradient_tolerance else "not critical",
         loss=value,
