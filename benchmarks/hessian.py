@@ -41,7 +41,7 @@ from PIL import Image
 from scipy.sparse.linalg import LinearOperator, eigsh
 from torch import Tensor, nn
 
-from leadline.measure.eigenvalues import eigenvalues
+from leadline.measure.curvature.eigenvalues import eigenvalues
 from leadline.models.create import create_model
 from leadline.models.weights import import_checkpoint, load_weights
 

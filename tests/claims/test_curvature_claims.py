@@ -13,11 +13,11 @@ from torch.nn import functional
 from leadline.data.examples import ArrayExamples
 from leadline.data.load import load_dataset
 from leadline.data.options import DataOptions
-from leadline.measure.critical_point import critical_point
-from leadline.measure.curvature import curvature_matrix
-from leadline.measure.edge_of_stability import sharpness
-from leadline.measure.eigenvalues import eigenvalues
-from leadline.measure.spectral_density import spectral_density
+from leadline.measure.curvature.critical_point import critical_point
+from leadline.measure.curvature.curvature import curvature_matrix
+from leadline.measure.curvature.edge_of_stability import sharpness
+from leadline.measure.curvature.eigenvalues import eigenvalues
+from leadline.measure.curvature.spectral_density import spectral_density
 
 
 class Point(nn.Module):

@@ -16,10 +16,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from leadline.measure.gradient_noise import gradient_noise_scale
-from leadline.measure.gradients import gradient_flow, parameter_gradients
-from leadline.measure.mean_field import MeanField
-from leadline.measure.updates import update_ratio
+from leadline.measure.gradients.gradient_noise import gradient_noise_scale
+from leadline.measure.gradients.gradients import gradient_flow, parameter_gradients
+from leadline.measure.gradients.updates import update_ratio
+from leadline.measure.signals.mean_field import MeanField
 from leadline.nn.initialisation import initialise
 
 

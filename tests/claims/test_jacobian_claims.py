@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from leadline.measure.jacobian import jacobian_matrix, jacobian_spectrum
-from leadline.measure.jacobian_chain import jacobian_chain
+from leadline.measure.jacobians.jacobian import jacobian_matrix, jacobian_spectrum
+from leadline.measure.jacobians.jacobian_chain import jacobian_chain
 
 WIDTH = 100
 

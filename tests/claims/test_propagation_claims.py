@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from leadline.measure.gaussian_expectation import gaussian_mean
-from leadline.measure.mean_field import MeanField, edge_of_chaos, mean_field_of
-from leadline.measure.propagation import signal_propagation
+from leadline.measure.signals.gaussian_expectation import gaussian_mean
+from leadline.measure.signals.mean_field import MeanField, edge_of_chaos, mean_field_of
+from leadline.measure.signals.propagation import signal_propagation
 from leadline.nn.initialisation import initialise
 from leadline.nn.residual import ResidualAdd, ResidualBlock
 

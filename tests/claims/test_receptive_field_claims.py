@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from leadline.core.profile import Profile
-from leadline.measure.effective_receptive_field import effective_receptive_field
-from leadline.measure.receptive_field import receptive_field
+from leadline.measure.receptive_fields.effective_receptive_field import effective_receptive_field
+from leadline.measure.receptive_fields.receptive_field import receptive_field
 
 torchvision = pytest.importorskip("torchvision", reason="the oracle torchvision is not installed")
 timm = pytest.importorskip("timm", reason="the oracle timm is not installed")

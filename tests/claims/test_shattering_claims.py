@@ -16,7 +16,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from leadline.measure.shattering import Shattering, gradient_correlation, shattering
+from leadline.measure.gradients.shattering import Shattering, gradient_correlation, shattering
 
 WIDTH, EXAMPLES = 256, 128
 FIRST_SEED = 0

@@ -11,10 +11,10 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.nn import functional
 
-from leadline.measure.attention import attention_heads
-from leadline.measure.rank import representation_rank
-from leadline.measure.similarity import layer_similarity
-from leadline.measure.units import duplicate_units, units
+from leadline.measure.representations.rank import representation_rank
+from leadline.measure.representations.similarity import layer_similarity
+from leadline.measure.units.attention import attention_heads
+from leadline.measure.units.units import duplicate_units, units
 
 LAYERS = ("relu1", "relu2", "relu3", "relu4")
 

@@ -10,7 +10,7 @@ import torch
 from leadline.core.errors import UnknownNameError
 from leadline.doctor.history import MOST, KeptSamples, WatchHistory
 from leadline.doctor.losses import Losses
-from leadline.measure.step_sample import Layout, StepSample
+from leadline.measure.watching.step_sample import Layout, StepSample
 
 
 def make_sample(value: float, layer: str = "a") -> StepSample:

@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from leadline.measure.curvature import curvature_matrix
-from leadline.measure.eigenvalues import eigenvalues
-from leadline.measure.trace import trace
+from leadline.measure.curvature.curvature import curvature_matrix
+from leadline.measure.curvature.eigenvalues import eigenvalues
+from leadline.measure.curvature.trace import trace
 
 LOSSES: dict[str, nn.Module] = {
     "cross entropy": nn.CrossEntropyLoss(),

@@ -14,7 +14,7 @@ from torch import Tensor
 from leadline.core.names import look_up
 from leadline.core.profile import Profile
 from leadline.doctor.losses import LossCurve
-from leadline.measure.step_sample import COLUMNS, StepSample, fetch
+from leadline.measure.watching.step_sample import COLUMNS, StepSample, fetch
 
 MOST = 512
 """Samples that are kept, at most."""

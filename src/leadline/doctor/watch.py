@@ -30,8 +30,8 @@ from leadline.doctor.history import KeptSamples, WatchHistory
 from leadline.doctor.losses import Losses
 from leadline.doctor.tensorboard import EventFiles
 from leadline.measure.batch import trainable
-from leadline.measure.step_sample import COLUMNS
-from leadline.measure.streaming import StepSampler
+from leadline.measure.watching.step_sample import COLUMNS
+from leadline.measure.watching.streaming import StepSampler
 
 DIGITS = 4
 """Significant digits of a number in the journal."""

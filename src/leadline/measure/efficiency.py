@@ -31,7 +31,7 @@ from leadline.core.errors import MeasurementError
 from leadline.core.seeds import capture_random_state, restore_random_state
 from leadline.core.taps import Taps
 from leadline.measure.batch import Batch, Loss, read_batch, trainable
-from leadline.measure.replay import original
+from leadline.measure.watching.replay import original
 
 
 @dataclass(frozen=True, kw_only=True)

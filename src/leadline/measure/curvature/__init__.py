@@ -1,0 +1,1 @@
+"""Curvature: products, eigenvalues, density and trace of the Hessian, and what they say."""

@@ -1,0 +1,1 @@
+"""Receptive fields: what each unit can see, and what it really uses."""

@@ -1,0 +1,1 @@
+"""Units: which ones carry nothing, and where the heads of an attention look."""
