@@ -1,8 +1,8 @@
 """Losses: those of every step, gathered on the device, in memory that stays small.
 
 A loss on a device is copied as it is; 256 of them become one tensor, and nothing waits for the
-device until they are read. Once there are LONGEST of them, every two neighbours become one: their mean and their
-highest, so that a spike stays visible and NaN stays NaN.
+device until they are read. Once there are LONGEST of them, every two neighbours become one: their
+mean and their highest, so that a spike stays visible and NaN stays NaN.
 """
 
 from __future__ import annotations

@@ -129,8 +129,7 @@ def gradient_cost(
     True
     """
     _check_options(sample, repeats)
-    model = original(model)  # compiled code cannot be counted
-    read = read_batch(batch, model=model)
+    read, model = read_batch(batch, model=model), original(model)  # compiled code cannot be counted
     with Taps(model):
         read.loss(model, loss)  # what is wrong with them is said here, with the layer's name
         function = _Function(model, read, loss)

@@ -35,8 +35,8 @@ from leadline.measure.curvature.derivatives import (
     check_second_derivatives,
     differentiate,
 )
+from leadline.measure.curvature.double_backward import twice_differentiable
 from leadline.measure.curvature.gauss_newton import OUTPUT_CURVATURES, OutputCurvature, gauss_newton
-from leadline.measure.double_backward import twice_differentiable
 
 MatrixName = Literal["hessian", "gauss_newton", "fisher", "monte_carlo_fisher", "empirical_fisher"]
 

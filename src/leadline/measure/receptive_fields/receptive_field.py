@@ -7,7 +7,7 @@ A convolution of kernel k, stride s and dilation d on units that see `size` inpu
 and at a join the union of what comes together (Araujo, Norris and Sim 2019, "Computing Receptive
 Fields of Convolutional Neural Networks", Distill, doi:10.23915/distill.00021). It is followed here
 along the computation as it runs, so that any model can be asked: branches, dense connections,
-upsampling, patches, tokens, windows and masks of attention (`leadline.measure.receptive_fields.reach`).
+upsampling, patches, tokens, windows and masks of attention (the file `reach`).
 
 The surprising choice: an operation without a rule gives NaN from there on, with its name in the
 profile's `reading`, rather than a guess.

@@ -6,7 +6,7 @@ The theory follows the forward pass. From the inputs' size and likeness on, each
     activation  q' = E[f(sqrt(q) z)^2]
     norm        q' = mean(w^2) q / (q + eps) + mean(b^2)
 
-and the cosine by the correlation map (`leadline.measure.signals.mean_field`). It holds for weights drawn
+and the cosine by the correlation map (the file `mean_field`). It holds for weights drawn
 independently, so that a distance between the two columns is either chance, which a layer of N units
 adds as a relative error of about sqrt(5 / N) with ReLU, or structure that training has put there.
 
