@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from leadline.data.load import list_datasets
+from leadline.measure.catalogue import MEASUREMENTS
 from leadline.models.create import describe_model, list_models
 from leadline.recipes.catalogue import RECIPES
 
@@ -17,6 +18,8 @@ def test_every_name_is_listed_with_its_caption(leadline: Any) -> None:
     for name in list_models():
         assert f"  {name:<16}{describe_model(name)}\n" in said.out
     assert ", ".join(list_datasets()) in said.out
+    for entry in MEASUREMENTS:
+        assert f"  {entry.name:<26}{entry.question}\n" in said.out
 
 
 def test_json_has_exactly_these_keys(leadline: Any) -> None:
@@ -25,5 +28,6 @@ def test_json_has_exactly_these_keys(leadline: Any) -> None:
         "recipes": {name: entry.caption for name, entry in RECIPES.items()},
         "models": list(list_models()),
         "datasets": list(list_datasets()),
+        "measurements": {entry.name: entry.question for entry in MEASUREMENTS},
     }
     assert len(said.out.splitlines()) == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from pathlib import Path
 
 import pytest
 
@@ -30,3 +31,10 @@ def test_an_unknown_name_gets_the_nearest_one() -> None:
     assert find_measurement("units").needs == "inputs"
     with pytest.raises(ConfigError, match="gradient_flow"):
         find_measurement("gradient_flwo")
+
+
+def test_the_page_lists_every_measurement_with_its_cost() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "measure.md").read_text(encoding="utf-8")
+    for entry in MEASUREMENTS:
+        row = next(line for line in page.splitlines() if line.startswith(f"| `{entry.name}` |"))
+        assert entry.question in row and row.endswith(f"| {entry.cost} |"), entry.name

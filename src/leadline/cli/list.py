@@ -1,4 +1,4 @@
-"""leadline list: the recipes, the models and the data sets there are, each with its caption."""
+"""leadline list: the recipes, models, data sets and measurements there are."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from leadline.cli.options import parse
 from leadline.data.load import list_datasets
+from leadline.measure.catalogue import MEASUREMENTS
 from leadline.models.create import describe_model, list_models
 from leadline.recipes.catalogue import RECIPES
 
@@ -26,6 +27,7 @@ def run(words: list[str], *, as_json: bool) -> int:
                     "recipes": {name: entry.caption for name, entry in RECIPES.items()},
                     "models": list(list_models()),
                     "datasets": list(list_datasets()),
+                    "measurements": {entry.name: entry.question for entry in MEASUREMENTS},
                 }
             )
         )
@@ -38,4 +40,7 @@ def run(words: list[str], *, as_json: bool) -> int:
         print(f"  {name:<16}{describe_model(name)}")
     print("data sets (--data NAME, or a path to a folder with a class per sub-folder)")
     print(f"  {', '.join(list_datasets())}")
+    print("measurements (from leadline.measure; costs in docs/measure.md)")
+    for entry in MEASUREMENTS:
+        print(f"  {entry.name:<26}{entry.question}")
     return 0
