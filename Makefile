@@ -52,10 +52,14 @@ $(VENV)/.ready-demo: $(VENV)/bin/python pyproject.toml constraints.txt
 # them, and without their dependencies. torchvision's wheel is built against one CUDA and would pull
 # it in; beside another torch its import fails, and with it that of torchmetrics, an oracle too, which
 # imports it wherever it is installed. Its models, in Python, are all that the tests need; timm's the same.
+# curvlinops asks for BackPACK, which asks for torchvision; the others are what these two import.
+ORACLES := torchvision timm curvlinops-for-pytorch backpack-for-pytorch einconv einops \
+	linear_operator opt-einsum tqdm unfoldNd
+
 $(VENV)/.ready-test: $(VENV)/bin/python pyproject.toml constraints.txt
 	$(PIP) --editable '.[test]'
 	rm -rf $(VENV)/oracles
-	$(PIP) --no-deps --target $(VENV)/oracles torchvision timm
+	$(PIP) --no-deps --target $(VENV)/oracles $(ORACLES)
 	@touch $@
 
 $(VENV)/.ready-check: $(VENV)/.ready-test
