@@ -24,6 +24,7 @@ def layer(name: str, **changes: Any) -> LayerRecord:
         "zeros": math.nan,
         "silent": math.nan,
         "saturated": math.nan,
+        "looks": 8,
         "gradient": 1e-3,
     }
     return LayerRecord(name=name, **values | changes)

@@ -21,6 +21,7 @@ from leadline.core.profile import Profile
 from leadline.core.taps import Taps, plain_name, tensors_in
 from leadline.measure.batch import Loss, main_output, read_batch
 from leadline.measure.layers import ACTIVATIONS, AFFINE, Layer, on_layer
+from leadline.measure.units.unit_axis import UnitAxis
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +33,7 @@ class LayerRecord:
     an activation, the share of units (channels of an image, else features) whose output is the
     same for the whole batch, NaN for other layers. `saturated` is, for a sigmoid or tanh, the share
     of outputs within 2 % of an end of their range, where the slope is below 8 % of its largest.
+    `looks` counts the outputs of one unit, over examples and positions.
     """
 
     name: str
@@ -42,6 +44,7 @@ class LayerRecord:
     zeros: float
     silent: float
     saturated: float
+    looks: int
     gradient: float | None
 
     @property
@@ -201,6 +204,8 @@ class _Listener:
     def __init__(self) -> None:
         self._layers: list[tuple[Layer, tuple[int, ...]]] = []
         self._figures: list[Tensor] = []
+        self._looks: list[int] = []
+        self._axis = UnitAxis()
         self._gradients: dict[int, Tensor] = {}
         self.entering: Tensor | None = None
         self.positions: Tensor | None = None
@@ -219,7 +224,9 @@ class _Listener:
         def heard(layer: Layer, inputs: tuple[Any, ...], output: Tensor) -> None:
             number = len(self._layers)
             self._layers.append((layer, tuple(output.shape)))
-            self._figures.append(_figures(output.detach(), kind=layer.kind))
+            axis = self._axis.of(layer, inputs, output)
+            self._looks.append(output.numel() // max(output.shape[axis], 1) if output.ndim else 1)
+            self._figures.append(_figures(output.detach(), kind=layer.kind, axis=axis))
             if self.entering is None and _plain(layer.kind) in _PLAIN_AFFINE:
                 given = next((t for t in tensors_in(inputs) if t.is_floating_point()), None)
                 if given is not None and given.numel():
@@ -250,6 +257,7 @@ class _Listener:
                 zeros=zeros,
                 silent=silent,
                 saturated=saturated,
+                looks=self._looks[n],
                 gradient=math.sqrt(gradients[n]) if n in gradients else None,
             )
             for n, ((layer, shape), (mean, std, zeros, silent, saturated)) in enumerate(
@@ -258,7 +266,7 @@ class _Listener:
         )
 
 
-def _figures(output: Tensor, *, kind: str) -> Tensor:
+def _figures(output: Tensor, *, kind: str, axis: int) -> Tensor:
     """Mean, std, shares of zeros, silent units, saturated: one small tensor on the device."""
     if output.is_floating_point() and output.dtype in (torch.float16, torch.bfloat16):
         output = output.float()
@@ -267,7 +275,7 @@ def _figures(output: Tensor, *, kind: str) -> Tensor:
     zeros = silent = saturated = nan
     if is_activation(kind) and output.ndim > 1:
         zeros = 1 - torch.count_nonzero(output) / output.numel()
-        silent = _silent(output)
+        silent = _silent(output, axis)
     if ends := _SIGMOIDAL.get(_plain(kind)):
         margin = SATURATED_SHARE * (ends[1] - ends[0])
         beyond = (output < ends[0] + margin) | (output > ends[1] - margin)
@@ -275,8 +283,7 @@ def _figures(output: Tensor, *, kind: str) -> Tensor:
     return torch.stack([mean, variance.clamp(min=0).sqrt(), zeros, silent, saturated]).float()
 
 
-def _silent(output: Tensor) -> Tensor:
-    axis = 1 if output.ndim >= 4 else output.ndim - 1
+def _silent(output: Tensor, axis: int) -> Tensor:
     others = [d for d in range(output.ndim) if d != axis]
     if math.prod(output.shape[d] for d in others) < 2:  # one look says nothing of a unit
         return torch.full((), math.nan, device=output.device)

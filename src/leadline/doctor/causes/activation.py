@@ -157,7 +157,7 @@ def _dead(seen: Examination) -> Iterator[Finding]:
         if layer.is_activation
         and layer.kind.lower() not in SIGMOIDAL
         and layer.silent >= DEAD
-        and math.prod(layer.shape) / max(_width(layer.shape), 1) >= LOOKS
+        and layer.looks >= LOOKS
         and not _begins_at_zero(seen, before)
     ]
     if constant_weights(seen) is not None:
@@ -199,10 +199,6 @@ def _answers_alike(seen: Examination) -> bool:
     if outputs.ndim == 0 or len(outputs) < 2:
         return False
     return bool((outputs - outputs[:1]).abs().max() <= ALIKE * outputs.abs().max())
-
-
-def _width(shape: tuple[int, ...]) -> int:
-    return shape[1] if len(shape) >= 4 else shape[-1]
 
 
 def _saturated(seen: Examination) -> Iterator[Finding]:
