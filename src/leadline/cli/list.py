@@ -27,7 +27,7 @@ def run(words: list[str], *, as_json: bool) -> int:
                     "recipes": {name: entry.caption for name, entry in RECIPES.items()},
                     "models": list(list_models()),
                     "datasets": list(list_datasets()),
-                    "measurements": {entry.name: entry.question for entry in MEASUREMENTS},
+                    "measurements": {m.name: m.question for m in MEASUREMENTS},
                 }
             )
         )
@@ -41,6 +41,6 @@ def run(words: list[str], *, as_json: bool) -> int:
     print("data sets (--data NAME, or a path to a folder with a class per sub-folder)")
     print(f"  {', '.join(list_datasets())}")
     print("measurements (from leadline.measure; costs in docs/measure.md)")
-    for entry in MEASUREMENTS:
-        print(f"  {entry.name:<26}{entry.question}")
+    for measurement in MEASUREMENTS:
+        print(f"  {measurement.name:<26}{measurement.question}")
     return 0
