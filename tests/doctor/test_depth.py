@@ -100,3 +100,22 @@ def test_a_flow_is_judged_by_powers_of_ten(
     if vanishes or explodes:
         assert flow.severity == severity
     assert math.isclose(float(flow.evidence.measured), ratio)
+
+
+def test_branches_behind_a_small_scale_do_not_look_like_an_explosion() -> None:
+    """As residual networks begin whose branches are multiplied by 1e-6 (LayerScale)."""
+
+    class Branch(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm, self.layer = nn.LayerNorm(64), nn.Linear(64, 64)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x + 1e-6 * self.layer(self.norm(x))
+
+    stem = [nn.Linear(64, 64) for _ in range(3)]
+    branches = [Branch() for _ in range(12)]
+    flow = gradient_flow_of(look(nn.Sequential(*stem, *branches)))
+    assert flow is not None and flow.explodes, "only branches are there to compare with"
+    flow = gradient_flow_of(look(nn.Sequential(*stem, *branches, nn.Linear(64, 64))))
+    assert flow is not None and not flow.explodes and not flow.vanishes

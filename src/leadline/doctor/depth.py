@@ -28,10 +28,12 @@ FEWEST = 4
 
 @dataclass(frozen=True, kw_only=True)
 class Flow:
-    """The effect in the first layers over the median of that in the last quarter of them.
+    """The effect in the first layers over that in the last quarter of them.
 
     Of the first three layers the one counts whose effect is nearest to that of the last: the
-    queries and keys of an attention that is still even hear little, whatever the depth.
+    queries and keys of an attention that is still even hear little, whatever the depth. The last
+    ones count by their median, or by their largest where that is nearer: branches behind a small
+    scale, of which residual networks have many, hear little too.
     """
 
     ratio: float
@@ -83,9 +85,9 @@ def gradient_flow_of(survey: Survey) -> Flow | None:
         return None
     quarter = max(1, len(effects) // 4)
     first, last = effects[: min(3, len(effects) // 2)], effects[-quarter:]
-    end = statistics.median(value for _, value in last)
-    ratios = [value / end for _, value in first if end and 0 < value / end < math.inf]
-    if len(ratios) < len(first):
+    ends = statistics.median(value for _, value in last), max(value for _, value in last)
+    ratios = [value / end for _, value in first for end in ends if end > 0]
+    if not ratios or not all(0 < ratio < math.inf for ratio in ratios):
         return None
     nearest = min(ratios, key=lambda ratio: abs(math.log(ratio)))
     return Flow(ratio=nearest, first=first[0][0], last=last[-1][0])
