@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode, resolve_name
 from torch.utils.hooks import RemovableHandle
 
-from leadline.core.seeds import RandomState, capture_random_state, restore_random_state
+from leadline.core.snapshot import Snapshot
 
 ROOT = "(model)"  # the name of the whole model among its modules, which torch leaves empty
 
@@ -80,6 +80,7 @@ class Taps:
       respect to the output; for an output of several tensors, once for each. `hook(tensor,
       callback)` does the same for one tensor.
 
+    Calls that gradient checkpointing repeats in the backward pass are not told of again.
     Copy what you keep: a later in-place module overwrites the tensor handed to a callback. A module
     that is called twice is told of twice; one that contains others is told of after them. With
     `restore=False` only the hooks are removed, and compiled modules stay compiled.
@@ -100,13 +101,13 @@ class Taps:
         # Weak: a hook on a tensor lives as long as the graph it is on, and thousands of steps may
         # pass between opening and closing.
         self._on_tensors: weakref.WeakSet[_GradientHook] = weakref.WeakSet()
-        self._found: _Found | None = None
+        self._found: Snapshot | None = None
         self._scopes = ExitStack()
 
     def __enter__(self) -> Taps:
         assert self._found is None, "these taps are open already"
         if self._restore:
-            self._found = _Found(self._model)
+            self._found = Snapshot(self._model)
             if "torch._dynamo" in sys.modules:  # else nothing can be compiled
                 self._scopes.enter_context(torch.compiler.set_stance("force_eager"))
         return self
@@ -309,11 +310,17 @@ class _Hook:
         self._function = function
 
     def __call__(self, *args: Any) -> None:
-        if self._function is not None and not torch.compiler.is_compiling():
+        if self._function is not None and not (torch.compiler.is_compiling() or _in_backward()):
             self._function(*args)
 
     def __reduce__(self) -> tuple[Any, ...]:  # what copy and pickle ask for
         return _Hook, ()
+
+
+def _in_backward() -> bool:
+    """Whether a backward pass is running: gradient checkpointing then calls the modules again."""
+    running: int = torch._C._current_graph_task_id()
+    return running != -1
 
 
 class _GradientHook:
@@ -346,6 +353,8 @@ class _OperationMode(TorchFunctionMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         output = func(*args, **(kwargs or {}))
+        if _in_backward():
+            return output
         if isinstance(output, Tensor | tuple) and any(True for _ in tensors_in(output)):
             name, module = self._running[-1]
             operation = Operation(name=name, module=module, function=_function_name(func))
@@ -367,34 +376,3 @@ def _function_name(function: Any) -> str:
 
 
 _OPERATORS = frozenset({"add", "sub", "mul", "truediv", "matmul", "pow"})
-
-
-class _Found:
-    """What a model and the random streams were like, and the way back there.
-
-    Buffers and gradients are set aside and replaced for the time being, never written to: a graph
-    that a training has still to run backward through may have saved them.
-    """
-
-    def __init__(self, model: nn.Module) -> None:
-        copies: dict[int, Tensor] = {}  # one copy of each, also where two modules share a buffer
-        self._modes = [(module, module.training) for module in model.modules()]
-        self._buffers = [(module, dict(module._buffers)) for module in model.modules()]
-        for module, buffers in self._buffers:
-            for name, buffer in buffers.items():
-                if buffer is not None:
-                    module._buffers[name] = copies.setdefault(id(buffer), buffer.detach().clone())
-        self._gradients = [(parameter, parameter.grad) for parameter in model.parameters()]
-        for parameter, _ in self._gradients:
-            parameter.grad = None
-        self._random: RandomState = capture_random_state()
-
-    def put_back(self) -> None:
-        for module, training in self._modes:
-            module.training = training
-        for module, buffers in self._buffers:
-            module._buffers.clear()
-            module._buffers.update(buffers)
-        for parameter, gradient in self._gradients:
-            parameter.grad = gradient
-        restore_random_state(self._random)

@@ -45,7 +45,12 @@ class Batch:
 
     @property
     def examples(self) -> int:
-        """How many examples there are: the length of the first tensor among the arguments."""
+        """How many examples there are: the length of the first tensor among the arguments.
+
+        1 where the first argument is a list of tensors, as detectors take: it is not cut.
+        """
+        if self.args and isinstance(self.args[0], list):
+            return 1
         return next((len(tensor) for tensor in self.inputs if tensor.ndim), 1)
 
     def first(self, count: int) -> Batch:
@@ -163,6 +168,8 @@ def read_batch(value: Any, *, model: nn.Module | None = None, finite: bool = Tru
     makes of a tuple, and read as one.
     """
     batch = _read(value)
+    if finite and model is not None:
+        _check_readable(model)
     if any(tensor.numel() == 0 for tensor in batch.inputs):
         raise MeasurementError(
             expected="a batch with at least one example",
@@ -210,14 +217,8 @@ def main_output(outputs: Any) -> Tensor:
 
 def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
     """The parameters that gradients reach, by name; at least one, or a MeasurementError."""
-    every: dict[str, Any] = dict(model.named_parameters())
-    lazy = [name for name, parameter in every.items() if nn.parameter.is_lazy(parameter)]
-    if lazy:
-        raise MeasurementError(
-            expected="a model whose parameters have their sizes",
-            received=f"{len(lazy)} lazy ones without, {lazy[0]!r} the first",
-            remedy="run the model once on a batch, which gives lazy layers their sizes",
-        )
+    _check_readable(model)
+    every = dict(model.named_parameters())
     free = {name: parameter for name, parameter in every.items() if parameter.requires_grad}
     if free:
         return free
@@ -230,6 +231,31 @@ def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
     raise MeasurementError(
         expected="a model with parameters that can learn", received=received, remedy=remedy
     )
+
+
+def _check_readable(model: nn.Module) -> None:
+    """Raise unless the parameters are there and autograd may follow them."""
+    every: dict[str, Any] = dict(model.named_parameters())
+    lazy = [name for name, parameter in every.items() if nn.parameter.is_lazy(parameter)]
+    if lazy:
+        raise MeasurementError(
+            expected="a model whose parameters have their sizes",
+            received=f"{len(lazy)} lazy ones without, {lazy[0]!r} the first",
+            remedy="run the model once on a batch, which gives lazy layers their sizes",
+        )
+    empty = [name for name, parameter in every.items() if parameter.is_meta]
+    if empty:
+        raise MeasurementError(
+            expected="a model whose parameters hold numbers",
+            received=f"{len(empty)} on the meta device, {empty[0]!r} the first",
+            remedy="call model.to_empty(device='cpu') and initialise it or load its weights",
+        )
+    if torch.is_inference_mode_enabled() or any(p.is_inference() for p in every.values()):
+        raise MeasurementError(
+            expected="a model that autograd can follow",
+            received="torch.inference_mode(), or parameters that were made in it",
+            remedy="make and measure the model outside of it",
+        )
 
 
 def _read(value: Any) -> Batch:
