@@ -247,3 +247,43 @@ def test_similarities_of_all_pairs_are_no_leak_and_three_classes_are_none_either
     assert math.isnan(influence(pairs, torch.randn(8, 6)).examples)
     leaking = Apply(lambda x: x - x.mean(dim=0), width=3)
     assert influence(leaking, torch.randn(8, 3)).examples > 0
+
+
+def windows(x: Tensor, size: int) -> Tensor:
+    """Each position minus the mean of its window, later positions included."""
+    parts = x.reshape(len(x), -1, size, x.shape[-1])
+    return (parts - parts.mean(dim=2, keepdim=True)).reshape(x.shape)
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(("size", "length"), [(2, 16), (4, 16), (8, 16), (8, 64), (16, 128)])
+def test_windows_that_end_in_the_middle_are_found_all_the_same(
+    size: int, length: int, seed: int
+) -> None:
+    tokens = torch.randint(0, 20, (4, length))
+    found = influence(Language(lambda x: windows(x, size)), tokens, seed=seed)
+    assert found.future > 0
+    assert found.examples == 0.0
+    leaking = Language(lambda x: windows(x, size) + x.roll(1, 0))
+    assert influence(leaking, tokens, seed=seed).future > 0
+
+
+@pytest.mark.parametrize("length", [5, 16, 17, 100])
+def test_a_causal_model_stays_at_0_at_every_cut_also_where_the_batch_leaks(length: int) -> None:
+    tokens = torch.randint(0, 20, (5, length))
+    for kind in BACKWARD:
+        assert influence(Language(BACKWARD[kind]), tokens).future == 0.0
+        leaking = influence(Language(lambda x, k=kind: BACKWARD[k](x) + x.roll(1, 0)), tokens)
+        assert leaking.future == 0.0
+        assert leaking.examples > 0
+
+
+def first_from_last(x: Tensor) -> Tensor:
+    """Only the first example depends on another, the last."""
+    return torch.cat([x[:1] + x[-1].mean(), x[1:]])
+
+
+@pytest.mark.parametrize("mix", [first_from_last, lambda x: x + x.roll(3, 0)])
+@pytest.mark.parametrize("examples", [4, 5, 8])
+def test_a_dependence_of_any_of_the_examples_is_found(mix: Any, examples: int) -> None:
+    assert influence(Apply(mix), torch.randn(examples, 6)).examples > 0

@@ -1,4 +1,4 @@
-"""Influence: which examples and which positions an output depends on, proven by gradients.
+"""Influence: which examples and which positions an output depends on, asked of gradients.
 
 An example's output must not depend on another example of its batch once the model is in
 evaluation mode, and the output at a position of a causal model not on later positions. The
@@ -9,11 +9,15 @@ looked up in, or from the first layer that makes floating numbers of them.
 
 The output that is asked is weighted by random numbers: a plain sum would not see what a softmax or
 a normalisation over the same axis does, since their sums are constant.
+
+The surprising choice: where no example depends on another, each example is cut at a position of its
+own, so that one backward pass asks about as many positions as there are examples.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,8 +28,11 @@ from leadline.core.taps import Call, Taps
 from leadline.measure.batch import Batch, main_output, read_batch
 from leadline.measure.layers import Layer, on_layer
 
-EXAMPLES = 3
-"""How many examples are asked: one whose output is followed, and neighbours on both sides."""
+EXAMPLES = 4
+"""How many examples are run, each of which is asked; a shift by a multiple of them is not seen."""
+
+ALL_CUTS, CUTS = 16, 12
+"""Sequences up to the first length are cut between all positions, longer ones at that many."""
 
 
 LOOKED_UP = (nn.Embedding, nn.EmbeddingBag)
@@ -38,8 +45,10 @@ class Influence:
 
     `examples` is the largest gradient of one example's output with respect to another example,
     divided by the largest with respect to its own; `future` the same for later positions against
-    the position itself and earlier ones. Zero means proven independent; NaN that the shapes do not
-    tell examples or positions apart, or that the output pairs examples on purpose ([B, B]).
+    the position itself and earlier ones. Zero means that no dependence was found at the places
+    asked: it proves that there is none between the examples asked, and across the cuts asked, at
+    these inputs. NaN means that the shapes do not tell examples or positions apart, or that the
+    output pairs examples on purpose ([B, B]).
     `example_layers` and `future_layers` name the layers at whose output the dependence is still
     there, in depth order: it enters behind the last of them.
     """
@@ -53,10 +62,16 @@ class Influence:
 def influence(model: nn.Module, batch: Any, *, seed: int = 0) -> Influence:
     """Measure on which examples and positions the output depends, in evaluation mode.
 
-    The batch needs two examples; three are used. Positions are those of an output `[B, T, ...]`
-    whose inputs are `[B, T, ...]` too. Cost: 1 forward and 2 backward passes of three examples.
+    The batch needs two examples; the first four are run, and each is asked on which of the others
+    its output depends. Positions are those of an output `[B, T, ...]` whose inputs are
+    `[B, T, ...]` too; whether what comes before a cut depends on what comes after it is asked for
+    all T - 1 cuts where T is 16 or less, else for the one in the middle and 11 drawn by `seed`.
+    Both searches end at the first dependence that they find.
+
+    Cost: 1 forward and up to 4 + 3 backward passes of four examples, by the inputs only; up to
+    4 + 12 (15 for short sequences) where examples do depend on each other.
     Read it: `examples` above 0 is a leak across the batch; `future` above 0 is natural for an
-    encoder and an error in a language model.
+    encoder and an error in a language model; 0 says that none was found at the places asked.
 
     >>> independent = influence(nn.Linear(2, 2), torch.ones(3, 2))
     >>> independent.examples
@@ -82,20 +97,53 @@ def influence(model: nn.Module, batch: Any, *, seed: int = 0) -> Influence:
         weights = torch.rand(output.shape, generator=generator) + 0.5
         signs = torch.randint(0, 2, output.shape, generator=generator) * 2 - 1
         weighted = output * (weights * signs).to(output)
-        middle = given.examples // 2
-        across = listener.ask(weighted[middle].sum(), example=middle)
+        across = listener.ask(_examples_asked(weighted))
+        independent = across.share == 0
         if across.share > 0 and _pairs_examples(model, given, output):
             across = _Answer(share=math.nan, layers=())
         ahead = _Answer(share=math.nan, layers=())
         if timed is not None:
-            last = output.shape[1] // 2 - 1
-            ahead = listener.ask(weighted[middle, : last + 1].sum(), position=last)
+            ahead = listener.ask(_cuts_asked(weighted, generator, apart=independent))
     return Influence(
         examples=across.share,
         future=ahead.share,
         example_layers=across.layers,
         future_layers=ahead.layers,
     )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Question:
+    """Outputs, summed, and the examples [B] or positions [B, T] that they must not depend on."""
+
+    asked: Tensor
+    forbidden: Tensor
+
+
+def _examples_asked(weighted: Tensor) -> Iterator[_Question]:
+    """Each example against all the others."""
+    every = torch.arange(len(weighted), device=weighted.device)
+    for example in range(len(weighted)):
+        yield _Question(asked=weighted[example].sum(), forbidden=every != example)
+
+
+def _cuts_asked(
+    weighted: Tensor, generator: torch.Generator, *, apart: bool
+) -> Iterator[_Question]:
+    """What comes before a cut against what comes after; with `apart`, one cut in each example."""
+    count, length = weighted.shape[:2]
+    middle = length // 2 - 1
+    drawn = torch.randperm(length - 1, generator=generator).tolist()
+    cuts = [middle, *(cut for cut in drawn if cut != middle)]
+    cuts = cuts if length <= ALL_CUTS else cuts[:CUTS]
+    together = count if apart else 1
+    positions = torch.arange(length, device=weighted.device)
+    for start in range(0, len(cuts), together):
+        some = cuts[start : start + together]
+        lasts = [some[example % len(some)] for example in range(count)]
+        later = positions > torch.tensor(lasts, device=weighted.device)[:, None]
+        outputs = weighted.reshape(count, length, -1).sum(dim=-1)
+        yield _Question(asked=outputs.masked_fill(later, 0).sum(), forbidden=later)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,54 +198,44 @@ class _Entries:
             return output
         return None
 
-    def ask(
-        self, asked: Tensor, *, example: int | None = None, position: int | None = None
-    ) -> _Answer:
+    def ask(self, questions: Iterable[_Question]) -> _Answer:
         """The gradient on the forbidden part of the entries; where there is one, of every layer."""
+        answer = _Answer(share=math.nan, layers=())
         if not self._entries:
-            return _Answer(share=math.nan, layers=())
-        if not asked.requires_grad:
-            return _Answer(share=0.0, layers=())
+            return answer
+        for question in questions:
+            if not question.asked.requires_grad:
+                return _Answer(share=0.0, layers=())
+            shares = self._shares(question, self._entries)
+            share = max((s for s in shares if not math.isnan(s)), default=math.nan)
+            answer = _Answer(share=share, layers=())
+            if share > 0:
+                return _Answer(share=share, layers=self._layers_behind(question))
+        return answer
+
+    def _layers_behind(self, question: _Question) -> tuple[str, ...]:
         names = [name for name, tensor in self._outputs if tensor.requires_grad]
         layers = [tensor for _, tensor in self._outputs if tensor.requires_grad]
-        shares = self._shares(asked, self._entries, example=example, position=position)
-        share = max((s for s in shares if not math.isnan(s)), default=math.nan)
-        if not share > 0:
-            return _Answer(share=share, layers=())
-        within = self._shares(asked, layers, example=example, position=position)
-        return _Answer(
-            share=share,
-            layers=tuple(name for name, entry in zip(names, within, strict=True) if entry > 0),
-        )
+        shares = self._shares(question, layers)
+        return tuple(name for name, share in zip(names, shares, strict=True) if share > 0)
 
-    def _shares(
-        self, asked: Tensor, tensors: list[Tensor], *, example: int | None, position: int | None
-    ) -> list[float]:
-        found = torch.autograd.grad(asked, tensors, retain_graph=True, allow_unused=True)
-        return [self._share(g, example=example, position=position) for g in found]
+    def _shares(self, question: _Question, tensors: list[Tensor]) -> list[float]:
+        found = torch.autograd.grad(question.asked, tensors, retain_graph=True, allow_unused=True)
+        return [_share(gradient, question.forbidden) for gradient in found]
 
-    def _share(
-        self, gradient: Tensor | None, *, example: int | None, position: int | None
-    ) -> float:
-        """The largest gradient on what is forbidden over the largest on what is allowed."""
-        if gradient is None:
-            return 0.0
-        if gradient.ndim == 0 or len(gradient) != self._examples:
-            return math.nan
-        size = gradient.abs().float()
-        if example is not None:
-            allowed = size[example].max()
-            forbidden = torch.cat([size[:example], size[example + 1 :]]).max()
-        else:
-            assert position is not None
-            if gradient.ndim < 2 or gradient.shape[1] <= position + 1:
-                return math.nan
-            if gradient.shape[1] not in self._given:
-                return math.nan
-            allowed, forbidden = size[:, : position + 1].max(), size[:, position + 1 :].max()
-        if float(forbidden) == 0:
-            return 0.0
-        return float(forbidden / allowed) if float(allowed) else math.inf
+
+def _share(gradient: Tensor | None, forbidden: Tensor) -> float:
+    """The largest gradient on what is forbidden over the largest on what is allowed."""
+    if gradient is None or gradient.numel() == 0:
+        return 0.0
+    if gradient.shape[: forbidden.ndim] != forbidden.shape:
+        return math.nan
+    size = gradient.abs().float().reshape(*forbidden.shape, -1).amax(dim=-1)
+    forbidden = forbidden.to(size.device)
+    most, own = float(size[forbidden].max()), float(size[~forbidden].max())
+    if most == 0:
+        return 0.0
+    return most / own if own else math.inf
 
 
 def _pairs_examples(model: nn.Module, batch: Batch, output: Tensor) -> bool:
