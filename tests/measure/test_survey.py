@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from leadline.core.errors import MeasurementError
+from leadline.measure.gradients.gradients import gradient_flow, parameter_gradients
 from leadline.measure.survey import is_activation, survey
 
 
@@ -133,6 +134,33 @@ def test_the_operations_between_loss_and_output_are_listed() -> None:
     batch = torch.randn(8, 4), torch.arange(8) % 3
     seen = survey(model, batch, loss=functional.cross_entropy)
     assert seen.graph == ("NllLossBackward0", "LogSoftmaxBackward0", "SoftmaxBackward0")
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        lambda x: x.squeeze(-1),
+        lambda x: x.view(-1),
+        lambda x: x.t().reshape(-1),
+        lambda x: x[:, 0],
+        lambda x: x.clamp(0.01, 0.99).double().squeeze(1).clone(),
+    ],
+)
+def test_shapes_and_clamps_behind_the_last_operation_are_looked_through(shape: Any) -> None:
+    model = nn.Linear(4, 1)
+    linear = model.forward
+    model.forward = lambda x: shape(torch.sigmoid(linear(x)))
+    batch = torch.randn(8, 4), torch.zeros(8)
+    seen = survey(model, batch, loss=lambda o, t: functional.mse_loss(o, t.to(o)))
+    assert seen.graph[0] == "MseLossBackward0"
+    assert seen.graph[-1] == "SigmoidBackward0"
+
+
+def test_a_parameter_that_is_the_output_ends_the_way_through_its_views() -> None:
+    model = nn.Linear(4, 8, bias=False)
+    model.forward = lambda x: model.weight.t()[0]
+    seen = survey(model, (torch.randn(8, 4), torch.zeros(8)), loss=functional.mse_loss)
+    assert seen.graph[-1].startswith(("T", "Select"))
 
 
 def test_a_parameter_that_no_gradient_reaches_has_none() -> None:
@@ -258,3 +286,43 @@ def test_the_positions_that_the_loss_depends_on_are_told() -> None:
     assert survey(model, (inputs, labels), loss=loss).positions == (False, True, True, True, False)
     flat = survey(model, (inputs[:, 0], labels[:, 0]), loss=functional.cross_entropy)
     assert flat.positions == ()
+
+
+def test_a_chain_of_sigmoids_is_measured_beyond_the_reach_of_a_square() -> None:
+    torch.manual_seed(0)
+    blocks = [layer for _ in range(34) for layer in (nn.Linear(8, 8), nn.Sigmoid())]
+    model = nn.Sequential(*blocks, nn.Linear(8, 1))
+    batch = torch.randn(16, 8), torch.randn(16, 1)
+    seen = survey(model, batch, loss=functional.mse_loss)
+    flow = gradient_flow(model, batch, loss=functional.mse_loss)
+    weights = parameter_gradients(model, batch, loss=functional.mse_loss)
+    assert 0 < flow.column("root_mean_square")[0] < 1e-24
+    for layer in seen.layers:
+        assert layer.gradient == pytest.approx(flow.at(layer.name)["root_mean_square"], rel=1e-4)
+    for record in seen.parameters:
+        assert record.gradient == pytest.approx(weights.at(record.name)["norm"], rel=1e-4)
+
+
+@pytest.mark.parametrize("size", [1e-35, 1e-25, 1.0, 1e25, 1e35])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_spreads_and_norms_of_any_size_are_measured(size: float, dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 6, bias=False), nn.Identity()).to(dtype)
+    with torch.no_grad():
+        model[0].weight *= size
+    inputs = torch.randn(5, 6, dtype=dtype)
+    exact = inputs.double() @ model[0].weight.detach().double().T
+    seen = survey(model, inputs, loss=lambda outputs, targets: (outputs / size).mean())
+    assert seen.layers[0].std == pytest.approx(exact.std(correction=0).item(), rel=1e-5)
+    assert seen.layers[0].mean == pytest.approx(exact.mean().item(), rel=1e-4)
+    norm = model[0].weight.detach().double().norm().item()
+    assert seen.parameters[0].norm == pytest.approx(norm, rel=1e-5)
+
+
+def test_numbers_that_are_not_finite_are_no_finite_figures() -> None:
+    model = nn.Sequential(nn.Linear(2, 2, bias=False), nn.ReLU())
+    with torch.no_grad():
+        model[0].weight.fill_(math.inf)
+    seen = survey(model, torch.ones(3, 2), loss=lambda outputs, targets: outputs.mean())
+    assert not math.isfinite(seen.layers[0].std)
+    assert math.isinf(seen.parameters[0].norm)

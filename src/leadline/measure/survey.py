@@ -233,8 +233,7 @@ class _Listener:
                     self.entering = _norm(given.detach()) / math.sqrt(given.numel())
 
             def came_back(gradient: Tensor) -> None:
-                square = _norm(gradient).square()
-                self._gradients[number] = square / max(gradient.numel(), 1)
+                self._gradients[number] = _norm(gradient) / math.sqrt(max(gradient.numel(), 1))
 
             taps.hook(output, came_back)
 
@@ -245,8 +244,8 @@ class _Listener:
             return ()
         figures = torch.stack(self._figures).tolist()
         numbers = list(self._gradients)
-        squares = torch.stack([self._gradients[n] for n in numbers]).tolist() if numbers else []
-        gradients = dict(zip(numbers, squares, strict=True))
+        sizes = torch.stack([self._gradients[n] for n in numbers]).tolist() if numbers else []
+        gradients = dict(zip(numbers, sizes, strict=True))
         return tuple(
             LayerRecord(
                 name=layer.name,
@@ -258,7 +257,7 @@ class _Listener:
                 silent=silent,
                 saturated=saturated,
                 looks=self._looks[n],
-                gradient=math.sqrt(gradients[n]) if n in gradients else None,
+                gradient=gradients.get(n),
             )
             for n, ((layer, shape), (mean, std, zeros, silent, saturated)) in enumerate(
                 zip(self._layers, figures, strict=True)
@@ -270,7 +269,7 @@ def _figures(output: Tensor, *, kind: str, axis: int) -> Tensor:
     """Mean, std, shares of zeros, silent units, saturated: one small tensor on the device."""
     if output.is_floating_point() and output.dtype in (torch.float16, torch.bfloat16):
         output = output.float()
-    variance, mean = torch.var_mean(output, correction=0)
+    std, mean = _spread(output)
     nan = torch.full_like(mean, math.nan)
     zeros = silent = saturated = nan
     if is_activation(kind) and output.ndim > 1:
@@ -280,7 +279,17 @@ def _figures(output: Tensor, *, kind: str, axis: int) -> Tensor:
         margin = SATURATED_SHARE * (ends[1] - ends[0])
         beyond = (output < ends[0] + margin) | (output > ends[1] - margin)
         saturated = torch.count_nonzero(beyond) / output.numel()
-    return torch.stack([mean, variance.clamp(min=0).sqrt(), zeros, silent, saturated]).float()
+    return torch.stack([mean, std, zeros, silent, saturated]).float()
+
+
+def _spread(output: Tensor) -> tuple[Tensor, Tensor]:
+    """Standard deviation and mean, scaled where a square would under- or overflow."""
+    variance, mean = torch.var_mean(output, correction=0)
+    if output.is_cpu and _SMALLEST**2 < float(variance) < _LARGEST**2:
+        return variance.sqrt(), mean
+    scale = _scale(output)
+    variance, mean = torch.var_mean(output / scale, correction=0)
+    return variance.clamp(min=0).sqrt() * scale, mean * scale
 
 
 def _silent(output: Tensor, axis: int) -> Tensor:
@@ -291,8 +300,30 @@ def _silent(output: Tensor, axis: int) -> Tensor:
     return (low == high).float().mean()
 
 
+_PASSING = (
+    *(
+        "View",
+        "Reshape",
+        "UnsafeView",
+        "Squeeze",
+        "Unsqueeze",
+        "Transpose",
+        "Permute",
+        "T",
+        "Alias",
+    ),
+    *("ReshapeAlias", "Clone", "ToCopy", "Slice", "Select", "Clamp", "ClampMin", "ClampMax"),
+    *("Dropout", "NativeDropout"),
+)
+"""Operations that only rearrange, copy, cut or drop numbers, as their backward nodes begin."""
+
+
 def _operations(loss: Tensor, output: Tensor) -> tuple[str, ...]:
-    """The names of the backward operations from the loss to the output, breadth first."""
+    """The names of the backward operations from the loss to the output, breadth first.
+
+    The last is the one that computed the output's numbers: squeezes and the like behind it are
+    looked through.
+    """
     last = output.grad_fn
     if loss.grad_fn is None or last is None:
         return ()
@@ -307,7 +338,21 @@ def _operations(loss: Tensor, output: Tensor) -> tuple[str, ...]:
             if following is not None and following not in seen:
                 seen.add(following)
                 waiting.append(following)
-    return (*(name.rpartition("::")[2] for name in names), last.name()) if last in seen else ()
+    if last not in seen:
+        return ()
+    return tuple(name.rpartition("::")[2] for name in (*names, *_passed_through(last)))
+
+
+def _passed_through(node: Any) -> list[str]:
+    """The names from a node on to the first that does more than pass numbers on."""
+    names = [node.name()]
+    while names[-1].rpartition("::")[2].partition("Backward")[0] in _PASSING:
+        following = [entry for entry, _ in node.next_functions if entry is not None]
+        if len(following) != 1 or "AccumulateGrad" in following[0].name():
+            break
+        (node,) = following
+        names.append(node.name())
+    return names
 
 
 def _gradients(loss: Tensor, parameters: list[Tensor]) -> list[Tensor | None]:
@@ -361,7 +406,20 @@ def numbers_in(tensor: Tensor) -> Tensor:
 
 
 def _norm(tensor: Tensor) -> Tensor:
-    """The Euclidean norm, added up in float32 at least."""
-    wide = tensor.dtype == torch.float64
-    norm: Tensor = torch.linalg.vector_norm(tensor, dtype=None if wide else torch.float32)
-    return norm.float()
+    """The Euclidean norm in float32 at least, scaled where a square would under- or overflow."""
+    exact = None if tensor.dtype == torch.float64 else torch.float32
+    norm: Tensor = torch.linalg.vector_norm(tensor, dtype=exact)
+    if (tensor.is_cpu and _SMALLEST < float(norm) < _LARGEST) or not tensor.numel():
+        return norm
+    scale = _scale(tensor)
+    return torch.linalg.vector_norm(tensor / scale, dtype=exact) * scale.to(norm)
+
+
+_SMALLEST, _LARGEST = 1e-14, 1e18  # between them, squares in float32 lose nothing
+# Beyond, a tensor is read twice more; on a GPU always, where to look would be to wait for it.
+
+
+def _scale(tensor: Tensor) -> Tensor:
+    """The largest magnitude, or 1 where that is 0 or not finite."""
+    largest: Tensor = torch.linalg.vector_norm(tensor, ord=math.inf)
+    return torch.where((largest > 0) & torch.isfinite(largest), largest, torch.ones_like(largest))

@@ -244,3 +244,34 @@ def test_the_floor_of_a_double_softmax_is_that_of_the_formula() -> None:
     """ln(1 + (C - 1)/e), the cross entropy of a certain, right answer."""
     certain = functional.cross_entropy(torch.eye(10), torch.arange(10)).item()
     assert certain == pytest.approx(math.log(1 + 9 / math.e), rel=1e-6)
+
+
+class Squeezed(nn.Module):
+    """A network with a nonlinearity and a squeeze at its end, both functions."""
+
+    def __init__(self, network: nn.Module, end: Any) -> None:
+        super().__init__()
+        self.network, self.end = network, end
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.end(self.network(x)).squeeze(-1)
+
+
+def test_a_sigmoid_and_a_squeeze_before_a_loss_of_logits_are_found(
+    verdict: Any, mlp: Any, rows: Any
+) -> None:
+    inputs, labels = rows
+    batch, loss = (inputs, (labels > 2).float()), nn.BCEWithLogitsLoss()
+    network = mlp(outputs=1)
+    assert verdict(Squeezed(network, torch.sigmoid), batch, loss) == ["error activation_extra"]
+    assert verdict(Squeezed(network, lambda x: x), batch, loss) == []
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_a_rectifier_and_a_dropout_before_cross_entropy_are_found(
+    verdict: Any, mlp: Any, rows: Any, training: bool
+) -> None:
+    network = nn.Sequential(mlp(), nn.ReLU(), nn.Dropout(0.1)).train(training)
+    assert "error output_activation_wrong" in verdict(network, rows, nn.CrossEntropyLoss())
+    hidden = mlp()
+    assert "error output_activation_wrong" not in verdict(hidden, rows, nn.CrossEntropyLoss())

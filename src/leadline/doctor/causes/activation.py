@@ -65,7 +65,8 @@ def _output(seen: Examination) -> Iterator[Finding]:
         if last == "SigmoidBackward0":
             yield _squashed("sigmoid", "cross entropy", outputs)
             return
-    if nature.kind == "cross_entropy" and last.startswith(("Relu", "HardtanhBackward")):
+    rectified = last.startswith(("Relu", "HardtanhBackward")) or _rectified_then_dropped(seen)
+    if nature.kind == "cross_entropy" and rectified:
         yield _rectified(outputs)
     if nature.kind == "binary_logits" and within and last == "SigmoidBackward0":
         yield _squashed("sigmoid", "a binary cross entropy of logits", outputs)
@@ -133,6 +134,12 @@ def _squashed(name: str, loss: str, outputs: Tensor) -> Finding:
         ),
         remedy=f"drop the {name} at the end, or use the loss that takes probabilities",
     )
+
+
+def _rectified_then_dropped(seen: Examination) -> bool:
+    """Whether the network ends in a rectifier and a dropout, which is a product in the graph."""
+    ends = [layer.kind.lower() for layer in seen.survey.layers if layer.kind != "Identity"][-2:]
+    return len(ends) == 2 and ends[0] in ("relu", "relu6") and ends[1].startswith("dropout")
 
 
 def _rectified(outputs: Tensor) -> Finding:
