@@ -159,6 +159,47 @@ def test_a_file_that_fails_leaves_no_half_a_module(written: Callable[..., Path])
 
 
 @pytest.mark.parametrize(
+    "text",
+    [
+        "raise SystemExit(0)",
+        "import sys\nsys.exit('done')",
+        "def build():\n    raise SystemExit(2)",
+        "import argparse\np = argparse.ArgumentParser()\np.add_argument('data')\np.parse_args()",
+    ],
+)
+def test_a_file_that_ends_the_program_is_told_so(written: Callable[..., Path], text: str) -> None:
+    with pytest.raises(ConfigError, match=r"SystemExit\(") as caught:
+        read_subject(f"{written(text)}:build")
+    assert "__main__" in caught.value.remedy
+    assert isinstance(caught.value.__cause__, SystemExit)
+
+
+def test_a_file_that_reads_its_arguments_gets_its_defaults(
+    written: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = ["leadline", "check", "mine.py:build", "--json"]
+    monkeypatch.setattr(sys, "argv", found)
+    text = """
+import argparse, sys
+
+parser = argparse.ArgumentParser()
+parser.add_argument("--width", type=int, default=8)
+width = parser.parse_args().width
+SEEN = list(sys.argv)
+
+def build():
+    assert sys.argv == SEEN
+    again = parser.parse_args().width
+    return nn.Linear(width, again), (torch.ones(2, width), torch.ones(2, again)), nn.MSELoss()
+"""
+    file = written(HEAD + text)
+    model = read_subject(f"{file}:build").model
+    assert isinstance(model, nn.Linear) and model.weight.shape == (8, 8)
+    assert sys.argv is found
+    assert sys.modules["mine"].SEEN == [str(file)]
+
+
+@pytest.mark.parametrize(
     ("value", "received"),
     [
         ("None", "NoneType"),

@@ -2,7 +2,8 @@
 
 `FILE.py:function` is executed as `python FILE.py` would, its folder first on the path, but under
 another name than `__main__`; the function is called without arguments and returns a `Setup`, or
-`(model, batch, loss)`, to which an optimizer may be added.
+`(model, batch, loss)`, to which an optimizer may be added. The file sees an empty command line,
+so that one which reads its own arguments gets its defaults.
 """
 
 from __future__ import annotations
@@ -72,7 +73,7 @@ def _from_function(file: Path, function: str, name: str) -> Subject:
             received=f"{file}, which does not exist",
             remedy="check the path",
         )
-    with _folder_first(file.parent):
+    with _folder_first(file.parent), _arguments(str(file)):
         module = _execute(file)
         made = getattr(module, function, None)
         if not callable(made):
@@ -86,6 +87,8 @@ def _from_function(file: Path, function: str, name: str) -> Subject:
             value = made()
         except LeadlineError:
             raise
+        except SystemExit as error:
+            raise _ended(f"{function}()", error) from error
         except Exception as error:
             raise ConfigError(
                 expected=f"{function}() to return (model, batch, loss) or a Setup",
@@ -130,6 +133,8 @@ def _execute(file: Path) -> ModuleType:
         spec.loader.exec_module(module)
     except BaseException as error:
         del sys.modules[name]
+        if isinstance(error, SystemExit):
+            raise _ended(str(file), error) from error
         if isinstance(error, LeadlineError) or not isinstance(error, Exception):
             raise
         raise ConfigError(
@@ -138,6 +143,26 @@ def _execute(file: Path) -> ModuleType:
             remedy=f"run it by itself: python {file}",
         ) from error
     return module
+
+
+def _ended(what: str, error: SystemExit) -> ConfigError:
+    return ConfigError(
+        expected=f"{what} to run and to return",
+        received=f"the end of the program: SystemExit({error.code!r})",
+        remedy="put what ends the program, sys.exit() or the reading of required arguments, under "
+        "if __name__ == '__main__'",
+    )
+
+
+@contextmanager
+def _arguments(*arguments: str) -> Iterator[None]:
+    """A command line of the user's file, not the one of the command that looks at it."""
+    found = sys.argv
+    sys.argv = list(arguments)
+    try:
+        yield
+    finally:
+        sys.argv = found
 
 
 @contextmanager
