@@ -50,7 +50,7 @@ def test_an_unknown_verb_is_met_with_the_nearest_one(leadline: Any) -> None:
     assert said.code == 2 and said.out == ""
     assert said.err == (
         "error: ConfigError\n"
-        "expected one of the verbs train, predict, report, list, env\n"
+        "expected one of the verbs train, check, predict, report, list, env\n"
         "received 'trian' (did you mean 'train'?)\n"
         "do this  see leadline --help\n"
     )
@@ -71,7 +71,12 @@ def test_the_help_of_a_verb_begins_with_its_usage_and_says_what_it_is_for(
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_an_unknown_option_exits_with_2_and_is_named(leadline: Any, verb: str) -> None:
-    words = {"train": ["digits"], "predict": ["run", "image"], "report": ["run"]}.get(verb, [])
+    words = {
+        "train": ["digits"],
+        "check": ["digits"],
+        "predict": ["run", "image"],
+        "report": ["run"],
+    }.get(verb, [])
     said = leadline(verb, *words, "--no-such-option", "--json")
     assert said.code == 2
     assert "--no-such-option" in said.err

@@ -14,7 +14,7 @@ from torch.autograd.functional import jacobian as dense_jacobian
 from torch.nn import functional
 
 from leadline.core.errors import MeasurementError, UnknownNameError
-from leadline.measure import jacobian_map as module_under_test
+from leadline.measure.jacobians import jacobian_map as module_under_test
 from leadline.measure.jacobians.jacobian_map import INPUT, OUTPUT, jacobian_map, replace_tensor
 
 

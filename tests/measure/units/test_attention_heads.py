@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from leadline.measure import attention_heads
+from leadline.measure.units import attention_heads
 from leadline.measure.units.attention_heads import HeadSums, add_slices, add_weights
 
 

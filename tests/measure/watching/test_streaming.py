@@ -12,7 +12,7 @@ from torch.nn import functional
 from torch.nn.utils import parametrizations
 
 from leadline.core.profile import Profile
-from leadline.measure import streaming
+from leadline.measure.watching import streaming
 from leadline.measure.watching.streaming import StepSampler, activation_sums
 
 
@@ -216,3 +216,12 @@ def test_the_time_spent_is_counted() -> None:
     model(torch.ones(1, 2)).sum().backward()
     sampler.finish()
     assert 0 < begun < sampler.seconds < 5
+
+
+@pytest.mark.parametrize("size", [1e-35, 1e-25, 1.0, 1e25])
+def test_the_spread_of_an_activation_of_any_size_is_measured(size: float) -> None:
+    output = torch.randn(8, 6, generator=torch.Generator().manual_seed(0)) * size
+    exact = output.double()
+    sums = activation_sums(output, unit_axis=1)
+    wanted = (exact - exact.mean()).norm().item()
+    assert sums.deviation.item() == pytest.approx(wanted, rel=1e-4)

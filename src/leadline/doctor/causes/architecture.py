@@ -51,12 +51,15 @@ def _other_examples(seen: Examination) -> Iterator[Finding]:
     found = seen.influence
     if found is None or not found.examples > LEAK or _normalises_over_batch(seen):
         return
+    time_first = _takes_time_first(seen)
+    if time_first and seen.survey.outputs.ndim >= 3:
+        return  # [T, B, ...]: what looks like examples are positions
     entry = found.example_layers[-1:]
     yield Finding(
         cause="batch_leak",
-        severity="error",
+        severity="error" if time_first else "warning",
         summary="the output of one example depends on the other examples of its batch, also in "
-        "evaluation mode",
+        "evaluation mode" + (", where a layer takes the first axis for time" if time_first else ""),
         layers=entry,
         evidence=(
             Evidence(
@@ -66,8 +69,14 @@ def _other_examples(seen: Examination) -> Iterator[Finding]:
             ),
         ),
         remedy="look behind that layer for a softmax, mean or norm along axis 0, a view or "
-        "reshape that mixes the axes, or a recurrent layer without batch_first=True",
+        "reshape that mixes the axes, or a recurrent or attention layer without batch_first=True "
+        "(a batch that is one graph, or a layer made to compare examples, is meant so)",
     )
+
+
+def _takes_time_first(seen: Examination) -> bool:
+    """Whether a recurrent or attention layer of torch reads [T, B, ...], as they do by default."""
+    return any(getattr(module, "batch_first", None) is False for module in seen.model.modules())
 
 
 def _normalises_over_batch(seen: Examination) -> bool:
