@@ -76,6 +76,44 @@ def test_the_typical_ratio_is_the_median() -> None:
     assert math.isnan(FirstStep(before=1, after=1, ratios={}).typical)
 
 
+def test_of_two_ratios_the_lower_is_typical() -> None:
+    assert FirstStep(before=1, after=1, ratios={"a": 3.0, "b": 1e-3}).typical == 1e-3
+
+
+def test_a_step_during_the_warm_up_is_taken_at_the_rate_it_leads_to(mlp: Any, rows: Any) -> None:
+    network, batch = mlp(), read_batch(rows)
+    plain = take(network, batch, SGD(network.parameters(), lr=0.1))
+    warm = SGD(network.parameters(), lr=0.1)
+    torch.optim.lr_scheduler.LambdaLR(warm, lambda step: step / 100)
+    assert warm.param_groups[0]["lr"] == 0
+    step = take(network, batch, warm)
+    assert step.rate == plain.rate == 0.1
+    assert step.ratios == plain.ratios
+    assert warm.param_groups[0]["lr"] == 0
+
+
+def test_a_rate_that_a_schedule_has_lowered_is_taken_as_it_is(mlp: Any, rows: Any) -> None:
+    network, batch = mlp(), read_batch(rows)
+    optimizer = Adam(network.parameters(), lr=0.1)
+    schedule = torch.optim.lr_scheduler.StepLR(optimizer, 1, gamma=0.01)
+    LOSS(network(rows[0]), rows[1]).backward()
+    optimizer.step()
+    schedule.step()
+    assert take(network, batch, optimizer).rate == pytest.approx(1e-3)
+
+
+def test_a_graph_that_waits_for_its_backward_pass_stays_valid(mlp: Any, rows: Any) -> None:
+    network = mlp()
+    named = dict(network.named_parameters())
+    loss = LOSS(network(rows[0]), rows[1])
+    expected = torch.autograd.grad(loss, list(named.values()), retain_graph=True)
+    versions = [p._version for p in named.values()]
+    take(network, read_batch(rows), Adam(network.parameters(), lr=0.1))
+    assert [p._version for p in named.values()] == versions
+    found = torch.autograd.grad(loss, list(named.values()))
+    assert all(torch.equal(f, e) for f, e in zip(found, expected, strict=True))
+
+
 def test_hooks_and_the_counter_of_a_schedule_stay_out_of_it(mlp: Any, rows: Any) -> None:
     network, heard = mlp(), []
     optimizer = SGD(network.parameters(), lr=0.1)

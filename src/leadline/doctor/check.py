@@ -39,6 +39,7 @@ from leadline.doctor.causes import (
 )
 from leadline.doctor.examination import Examination, examine
 from leadline.doctor.finding import Finding, by_severity
+from leadline.doctor.first_step import is_scheduled
 from leadline.doctor.words import describe_checkup
 from leadline.measure.batch import Batch, Loss, main_output, read_batch
 from leadline.measure.survey import Survey
@@ -172,6 +173,7 @@ def _check(
     scheduled: bool,
 ) -> Checkup:
     name = type(getattr(model, "_orig_mod", model)).__name__
+    scheduled = scheduled or (optimizer is not None and is_scheduled(optimizer))
     first: list[Finding] = []
     try:
         seen = examine(model, batch, loss=loss, optimizer=optimizer, scheduled=scheduled)

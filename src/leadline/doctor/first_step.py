@@ -4,7 +4,8 @@ The optimizer that the user made takes one real step with the gradient that was 
 weights, optimizer and random streams are put back bit for bit. A step that is too large shows at
 once: the loss of the very batch it was made for rises. The sizes tell the rest: an update of a
 thousandth of a weight's norm is usual (Karpathy's rule of thumb for the ratio is 1e-3); one of the
-norm itself wipes out what initialisation did.
+norm itself wipes out what initialisation did. Under a warm-up the first step is small whatever the
+rate is, so the step is taken at the rate that the warm-up leads to.
 """
 
 from __future__ import annotations
@@ -12,12 +13,14 @@ from __future__ import annotations
 import copy
 import inspect
 import math
+import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.grad_mode import _unsafe_preserve_version_counter
 from torch.optim import Optimizer
 
 from leadline.core.taps import Taps, plain_name
@@ -30,18 +33,18 @@ class FirstStep:
     """What one update did: the loss before and after, and each matrix's relative change.
 
     `ratios` maps a parameter of two or more dimensions to ‖Δw‖/‖w‖; biases and gains, which often
-    begin at 0, are left out.
+    begin at 0, are left out. `rate` is the largest learning rate of the step, NaN without one.
     """
 
     before: float
     after: float
     ratios: Mapping[str, float]
+    rate: float = math.nan
 
     @property
     def typical(self) -> float:
-        """The median ratio, NaN when there is none."""
-        values = sorted(self.ratios.values())
-        return values[len(values) // 2] if values else math.nan
+        """The median ratio, of an even number the lower one; NaN when there is none."""
+        return statistics.median_low(self.ratios.values()) if self.ratios else math.nan
 
 
 def first_step(
@@ -75,7 +78,9 @@ def first_step(
     held = [p for group in optimizer.param_groups for p in group["params"]]
     weights = [(p, p.detach().clone()) for p in held]
     groups, state = _lend_copies(optimizer)
-    with Taps(model):
+    rate = _end_warm_up(optimizer)
+    # Values come back bit for bit, so a graph that waits for its backward pass is still valid.
+    with Taps(model), _unsafe_preserve_version_counter(tuple(held)):
         strangers = {id(p) for p in held} - {id(p) for p in parameters.values()}
         kept = [(p, p.grad) for p in held if id(p) in strangers]
         try:
@@ -95,7 +100,7 @@ def first_step(
             for p, found in kept:
                 p.grad = found
             _put_back(optimizer, groups, state)
-    return FirstStep(before=before, after=after, ratios=ratios)
+    return FirstStep(before=before, after=after, ratios=ratios, rate=rate)
 
 
 def _step(optimizer: Optimizer) -> None:
@@ -133,6 +138,22 @@ def _lend_copies(optimizer: Optimizer) -> tuple[list[dict[str, Any]], dict[Tenso
     for parameter, entry in state.items():
         optimizer.state[parameter] = copy.deepcopy(entry)
     return groups, state
+
+
+def is_scheduled(optimizer: Optimizer) -> bool:
+    """Whether a scheduler holds the rates: it notes in each group the rate it began with."""
+    return any("initial_lr" in group for group in optimizer.param_groups)
+
+
+def _end_warm_up(optimizer: Optimizer) -> float:
+    """Raise the rates of a training that has not begun to those its schedule was given.
+
+    Later a rate below the initial one is a decay, and is left. Returns the largest rate.
+    """
+    for group in optimizer.param_groups:
+        if "initial_lr" in group and not optimizer.state and group["initial_lr"] > group["lr"]:
+            group["lr"] = group["initial_lr"]
+    return max((float(g["lr"]) for g in optimizer.param_groups if "lr" in g), default=math.nan)
 
 
 def _put_back(optimizer: Optimizer, groups: list[dict[str, Any]], state: dict[Tensor, Any]) -> None:

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 from torch.optim import SGD, Adam, AdamW
+from torch.optim.lr_scheduler import LambdaLR
 
 from leadline.doctor.check import check
 
@@ -62,10 +63,11 @@ def test_a_rate_of_0_changes_nothing(verdict: Any, network: Any, rows: Any) -> N
     ]
 
 
-def test_a_step_below_the_resolution_of_float32_changes_nothing(
-    verdict: Any, network: Any, rows: Any
+@pytest.mark.parametrize("rate", [1e-10, 1e-8])
+def test_a_step_near_the_resolution_of_float32_changes_nothing(
+    verdict: Any, network: Any, rows: Any, rate: float
 ) -> None:
-    optimizer = Adam(network.parameters(), lr=1e-10)
+    optimizer = Adam(network.parameters(), lr=rate)
     assert verdict(network, rows, nn.CrossEntropyLoss(), optimizer=optimizer) == [
         "warning lr_too_low"
     ]
@@ -94,4 +96,46 @@ def test_an_optimizer_that_needs_a_closure_is_left_out(
     verdict: Any, network: Any, rows: Any
 ) -> None:
     optimizer = torch.optim.LBFGS(network.parameters())
+    assert verdict(network, rows, nn.CrossEntropyLoss(), optimizer=optimizer) == []
+
+
+def warm_up(step: int) -> float:
+    """From 0 up to the rate itself."""
+    return min(1.0, step / 100)
+
+
+def test_a_warm_up_from_0_is_healthy(verdict: Any, network: Any, rows: Any) -> None:
+    for optimizer in (SGD(network.parameters(), lr=0.1), Adam(network.parameters(), lr=1e-3)):
+        LambdaLR(optimizer, warm_up)
+        assert optimizer.param_groups[0]["lr"] == 0
+        assert verdict(network, rows, nn.CrossEntropyLoss(), optimizer=optimizer) == []
+
+
+def test_a_rate_that_is_too_high_shows_before_the_warm_up_reaches_it(
+    verdict: Any, network: Any, rows: Any
+) -> None:
+    optimizer = Adam(network.parameters(), lr=10.0)
+    LambdaLR(optimizer, warm_up)
+    assert verdict(network, rows, nn.CrossEntropyLoss(), optimizer=optimizer) == [
+        "error lr_too_high"
+    ]
+
+
+def test_weights_that_grow_from_near_0_are_a_warning_unless_the_loss_rises(
+    verdict: Any,
+) -> None:
+    network = nn.Linear(4, 1)
+    with torch.no_grad():
+        network.weight.mul_(1e-3)
+    inputs = torch.randn(64, 4)
+    batch = inputs, inputs @ torch.ones(4, 1)
+    optimizer = SGD(network.parameters(), lr=0.1)
+    assert verdict(network, batch, nn.MSELoss(), optimizer=optimizer) == ["warning lr_too_high"]
+
+
+def test_one_matrix_of_two_that_grows_from_near_0_is_healthy(verdict: Any, rows: Any) -> None:
+    network = nn.Sequential(nn.Linear(20, 64), nn.ReLU(), nn.Linear(64, 5))
+    with torch.no_grad():
+        network[2].weight.mul_(1e-2)
+    optimizer = SGD(network.parameters(), lr=0.1)
     assert verdict(network, rows, nn.CrossEntropyLoss(), optimizer=optimizer) == []

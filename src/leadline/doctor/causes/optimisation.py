@@ -9,7 +9,10 @@ from leadline.doctor.examination import Examination, settings
 from leadline.doctor.finding import Evidence, Finding, Severity
 
 HUGE = 1.0
-"""An update as large as the weights themselves: what initialisation did is gone."""
+"""An update as large as the weights themselves: what initialisation did is gone.
+
+That alone is a warning: weights that begin near 0 on purpose may grow so in a sound first step.
+"""
 
 LARGE = 0.3
 """An update of almost a third of the weights, if the loss of the batch rises by it as well."""
@@ -17,8 +20,9 @@ LARGE = 0.3
 USUAL = 0.01
 """An update of the weights that most first steps stay within."""
 
-TINY = 1e-7
-"""Below what float32 adds to a number of size 1 (its epsilon is 1.2e-7)."""
+TINY = 1e-6
+"""Few of a weight's bits: float32 adds nothing below 1.2e-7 of it, and a million steps at this
+size lead no further than the weight's own length."""
 
 WORSE = 1.5
 """Times that the loss may rise on the batch the step was made for."""
@@ -42,15 +46,15 @@ def signs(seen: Examination) -> Iterator[Finding]:
         )
     elif step is not None:
         worse = step.after > WORSE * abs(step.before) + 0.5
-        if not math.isfinite(step.after) or step.typical > (LARGE if worse else HUGE):
-            yield _high(seen, "error", max(rates, default=math.nan))
-        elif step.after > 2 * WORSE * abs(step.before) + 1:
-            yield _high(seen, "warning", max(rates, default=math.nan))
+        if not math.isfinite(step.after) or (worse and step.typical > LARGE):
+            yield _high(seen, "error", step.rate)
+        elif step.typical > HUGE or step.after > 2 * WORSE * abs(step.before) + 1:
+            yield _high(seen, "warning", step.rate)
         elif 0 < step.typical < TINY and not seen.scheduled:
             yield _low(
                 "warning",
-                "the steps are smaller than what float32 can add to the weights",
-                max(rates, default=math.nan),
+                "the steps are hardly larger than what float32 can add to the weights",
+                step.rate,
                 step.typical,
             )
 
