@@ -196,7 +196,8 @@ def build():
     model = read_subject(f"{file}:build").model
     assert isinstance(model, nn.Linear) and model.weight.shape == (8, 8)
     assert sys.argv is found
-    assert sys.modules["mine"].SEEN == [str(file)]
+    seen = sys.modules["mine"].SEEN
+    assert seen == [str(file)]
 
 
 @pytest.mark.parametrize(
