@@ -52,6 +52,56 @@ def test_each_layer_has_the_correlation_of_the_gradient_by_its_output() -> None:
     assert profile.at("0")["correlation"] == pytest.approx(expected.item(), rel=1e-4)
 
 
+class Functional(nn.Module):
+    """A batch norm called as a function."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.batch_norm(x, None, None, training=True)
+
+
+class Constant(nn.Module):
+    """A batch norm whose statistics are constants."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean, variance = x.detach().mean(dim=0), x.detach().var(dim=0, correction=0)
+        return (x - mean) / (variance + 1e-5).sqrt()
+
+
+@pytest.mark.parametrize(
+    "norm", [nn.BatchNorm1d(32), nn.BatchNorm1d(32, affine=False), Functional()]
+)
+def test_batch_norms_in_training_have_constant_statistics(norm: nn.Module) -> None:
+    """With the derivative of its statistics a batch norm leaves -1 / (B - 1), always."""
+    torch.manual_seed(0)
+    before, after = nn.Linear(5, 32), nn.Sequential(nn.ReLU(), nn.Linear(32, 1))
+    x = torch.randn(8, 5)
+    found, expected = (
+        gradient_correlation(nn.Sequential(before, middle, *after), x).column("correlation")
+        for middle in (norm, Constant())
+    )
+    gradients = input_gradients(nn.Sequential(before, Constant(), *after), x)
+    total = gradients.sum(dim=0).square().sum() / gradients.square().sum()
+    assert found[0] == pytest.approx((total.item() - 1) / 7, rel=1e-4)
+    assert found[1:] == pytest.approx(expected[-len(found[1:]) :], rel=1e-4)
+    assert found[0] > 0.1
+
+
+def test_batch_norms_keep_the_output_and_average_over_pixels() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(1))
+    images = torch.randn(5, 3, 6, 6)
+    with torch.no_grad():
+        model[1].weight.uniform_(0.5, 1.5)
+        model[1].bias.uniform_(-1, 1)
+    hidden = model[0](images).detach()
+    variance, mean = torch.var_mean(hidden, dim=(0, 2, 3), correction=0)
+    model.eval()  # the same statistics, constants by themselves
+    model[1].running_mean, model[1].running_var = mean, variance
+    expected = gradient_correlation(model, images).column("correlation")
+    found = gradient_correlation(model.train(), images).column("correlation")
+    assert found == pytest.approx(expected, rel=1e-4)
+
+
 def test_the_autocorrelation_is_the_sum_over_the_points_of_the_line() -> None:
     model, x = network(), 3 * torch.randn(4, 5)
     share = torch.linspace(0, 1, 40)[:, None]

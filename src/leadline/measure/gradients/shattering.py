@@ -6,26 +6,33 @@ With g_i the gradient of a network's output for example i, with respect to a lay
     correlation      mean of <g_i, g_j> over i != j, over the mean of <g_i, g_i>
     autocorrelation  c_k = sum_t <d_t, d_(t+k)> / sum_t <d_t, d_t>,  d_t = g_t - mean of g
 
-the first over a batch, the second over points on a straight line between two examples. At He's
-initialisation the correlation in a plain ReLU network falls as 1 / 2^L: its gradients are white
-noise after some 20 layers. With shortcuts it falls as (3/4)^L, with shortcuts and batch norms as
-1 / (b sqrt(L)) where b scales the branches, and the gradients stay nearer to brown noise, a random
-walk (Balduzzi et al. 2017, arXiv:1702.08591, theorems 1 to 3 and figures 1 and 2).
+the first over a batch, the second over points on a straight line between two examples. Where half
+of the units are active for each example, independently of the other examples, the correlation in a
+plain ReLU network at He's initialisation falls as 1 / 2^L; with shortcuts it falls as (3/4)^L, with
+shortcuts and batch norms as 1 / (b sqrt(L)) where b scales the branches (Balduzzi et al. 2017,
+arXiv:1702.08591, theorems 1 to 3). A batch norm keeps the units near that assumption. Without one
+the examples grow alike with depth and so do their active units: the correlation falls less and less
+per layer.
 
-The surprising choice: a network with many outputs is reduced to one by a random weight for each,
-the same for all examples. A loss would not do: its gradient differs between examples already
-before the network.
+Two choices may surprise. A network with many outputs is reduced to one by a random weight for each,
+the same for all examples: a loss would not do, its gradient differs between examples already before
+the network. And a batch norm's statistics are held constant in the backward pass. Its derivative
+proper removes the mean over the batch from the gradients, so that those of B examples would add up
+to zero: their correlation would be -1 / (B - 1) before every batch norm, whatever the network.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
 
 from leadline.core.errors import MeasurementError
 from leadline.core.profile import Profile
@@ -75,14 +82,15 @@ def gradient_correlation(
     when they have nothing in common. The gradient is that of the outputs, weighted at random by
     `seed`; more examples make the mean over the pairs more certain. Layers are those of
     `measure.layers`, by their outputs; those without a row for each example give NaN. Batch norms
-    in training mode tie the examples together: the gradient is then that of their sum.
+    in training mode normalise by this batch, with its statistics held constant (see above).
 
     Cost: 1 forward-backward pass. Unit: 1. Raises MeasurementError for fewer than 2 examples and
     for inputs that are integers (set `start` to the embedding).
 
-    Read it: from the last layer to the first the correlation falls, halved by each ReLU of a plain
-    network; where it is lost in the noise, 1 / sqrt(pairs x width), the layers before it cannot
-    tell in which direction to learn. Shortcuts keep it.
+    Read it: from the last layer to the first the correlation falls, halved by each ReLU whose
+    active units are half of all, independently for each example; where it is lost in the noise,
+    1 / sqrt(pairs x width), the layers before it cannot tell in which direction to learn. Shortcuts
+    keep it.
 
     >>> profile = gradient_correlation(nn.Sequential(nn.Linear(3, 2)), torch.eye(3))
     >>> [round(value, 6) for value in profile.column("correlation")]  # linear: all gradients alike
@@ -100,7 +108,8 @@ def gradient_correlation(
         name="correlation of gradients between examples",
         unit="1",
         reading="1 when all examples ask for the same change, 0 when their gradients have nothing "
-        "in common; halved by each ReLU of a plain network, kept by shortcuts",
+        "in common; halved by each ReLU with independent active units, kept by shortcuts; batch "
+        "statistics held constant",
         layers=tuple(products),
         values={"correlation": tuple(_correlation(product) for product in products.values())},
     )
@@ -121,7 +130,8 @@ def shattering(
     For the paper's figures: a network of one input and the examples -2 and 2. The lags go to a
     quarter of the points. Of several inputs the first of floating numbers is varied, the others are
     those of the first example. A gradient that does not change at all has autocorrelation 1
-    everywhere, one that is 0 has NaN. Batch norms in training mode see the line as their batch.
+    everywhere, one that is 0 has NaN. Batch norms in training mode see the line as their batch,
+    with its statistics held constant.
 
     Cost: 1 forward-backward pass of `points` examples. Unit: 1. Errors as for
     `gradient_correlation`; a layer without a row for each point gives NaN.
@@ -187,7 +197,8 @@ def _gradient_products(
         cuts = Cuts((start,), values=line)
         taps.replace_output(cuts.cut)
         on_layer(taps, listen)
-        output = main_output(cuts.from_input(batch, model).forward(model))
+        with _ConstantStatistics():
+            output = main_output(cuts.from_input(batch, model).forward(model))
         weighted = _weighted(output, examples, start=start, seed=seed)
         leaf = cuts.leaves.get(start)
         gradient = None
@@ -201,6 +212,36 @@ def _gradient_products(
         )
     products[start] = _products(gradient, examples)
     return {name: product for name, product in products.items() if product is not None}
+
+
+class _ConstantStatistics(TorchFunctionMode):
+    """Batch norms normalise by their batch as ever, but its statistics have no derivative."""
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        function = _batch_norm if func is functional.batch_norm else func
+        return function(*args, **(kwargs or {}))
+
+
+def _batch_norm(
+    input: Tensor,  # the names are those of torch's own
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Tensor:
+    if training:
+        over = [axis for axis in range(input.ndim) if axis != 1]
+        running_var, running_mean = torch.var_mean(input.detach(), dim=over, correction=0)
+    return functional.batch_norm(input, running_mean, running_var, weight, bias, eps=eps)
 
 
 def _weighted(output: Tensor, examples: int, *, start: str, seed: int) -> Tensor:
