@@ -273,3 +273,36 @@ def test_targets_that_are_no_tensor_are_no_obstacle() -> None:
         return functional.cross_entropy(outputs, graph["y"])
 
     assert ask_loss(loss, LOGITS_5, {"y": LABELS}).kind == "cross_entropy"
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_targets_of_a_million_leave_a_squared_error_squared(seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    targets = torch.randn(64, 1, generator=generator) * 3e5 + 1e6
+    outputs = torch.randn(64, 1, generator=generator)
+    assert ask_loss(functional.mse_loss, outputs, targets).kind == "squared"
+    assert ask_loss(functional.l1_loss, outputs, targets).kind == "absolute"
+
+
+def test_a_loss_that_refuses_float64_is_asked_with_steps_of_the_targets_spread() -> None:
+    def narrow(outputs: Tensor, targets: Tensor) -> Tensor:
+        if outputs.dtype == torch.float64:
+            raise TypeError("float32 only")
+        return functional.mse_loss(outputs, targets)
+
+    generator = torch.Generator().manual_seed(0)
+    targets = torch.randn(64, 1, generator=generator) * 3e5 + 1e6
+    nature = ask_loss(narrow, torch.randn(64, 1, generator=generator), targets)
+    assert nature.kind == "squared"
+    assert nature.extremes_finite
+
+
+def test_a_loss_knows_whether_it_broadcasts() -> None:
+    column, table = torch.randn(64, 1), torch.randn(64, 6)
+    squared = lambda o, t: ((o - t) ** 2).mean()  # noqa: E731  (a user's own, inline)
+    for outputs, targets in ((column, table), (table, column), (column, column[:, 0])):
+        nature = ask_loss(squared, outputs, targets)
+        assert (nature.kind, nature.broadcasts) == ("squared", True)
+    flat = lambda o, t: squared(o.flatten(), t)  # noqa: E731
+    assert not ask_loss(flat, column, column[:, 0]).broadcasts
+    assert not ask_loss(squared, table, table + 1).broadcasts

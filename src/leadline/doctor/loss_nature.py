@@ -58,6 +58,7 @@ class LossNature:
     that knows nothing, for one target (None where nothing is known of it). `sums` says
     that it adds up the examples; `extremes_finite` that ±1,000 gave a finite number;
     `kink_finite` that the gradient at the targets is finite. None: could not be asked.
+    `broadcasts` says that outputs and targets of these shapes are not compared one by one.
     """
 
     kind: Kind
@@ -67,6 +68,7 @@ class LossNature:
     sums: bool = False
     extremes_finite: bool | None = None
     kink_finite: bool | None = None
+    broadcasts: bool = False
 
     @property
     def over_classes(self) -> bool:
@@ -211,14 +213,30 @@ class _Asked:
         return self._value(torch.full_like(self._outputs, height))
 
     def distance(self) -> LossNature | None:
+        """Squared and absolute errors, whose every output has one target, or targets broadcast.
+
+        Asked in float64, for float32 knows no step of 1 among targets of a million; a loss that
+        refuses it is asked with steps as large as the targets' spread.
+        """
         targets = self._targets
-        if not isinstance(targets, Tensor) or targets.numel() != self._outputs.numel():
+        if not isinstance(targets, Tensor) or targets.is_complex():
             return None
-        centre = targets.float().reshape(self._outputs.shape)
-        fits = targets.reshape(self._outputs.shape).to(self._outputs)
-        at, once, twice = (
-            self._value(centre + step * self._noise, fits) for step in (0.0, 1.0, 2.0)
-        )
+        pair = _paired(self._outputs, targets)
+        if pair is None:
+            return None
+        shape, centre = pair
+        for wide in (True, False):
+            try:
+                middle = centre.double() if wide else centre.float()
+            except (TypeError, RuntimeError):
+                continue  # a device without float64
+            noise = self._noise.to(middle).expand(shape)
+            step = 1.0 if wide else max(1.0, float(middle.std()) if middle.numel() > 1 else 1.0)
+            at, once, twice = (
+                self._value(middle + factor * step * noise, middle) for factor in (0.0, 1.0, 2.0)
+            )
+            if all(map(math.isfinite, (at, once, twice))):
+                break
         if not _close(at, 0.0, 1e-3) or not once > 0:
             return None
         ratio = twice / once
@@ -229,9 +247,20 @@ class _Asked:
         return LossNature(
             kind=kind,
             sums=self.sums(),
-            extremes_finite=math.isfinite(self._value(centre + EXTREME, fits)),
-            kink_finite=self._gradient_exists(centre, fits),
+            extremes_finite=math.isfinite(self._value(middle + EXTREME, middle)),
+            kink_finite=self._gradient_exists(middle, middle),
+            broadcasts=self._broadcasts(),
         )
+
+    def _broadcasts(self) -> bool:
+        """Whether the loss is another one when each output is given its own target first."""
+        outputs, targets = self._outputs, self._targets
+        if outputs.shape == targets.shape or not math.isfinite(self._now):
+            return False
+        if outputs.numel() != targets.numel():
+            return True  # no loss but one that broadcasts takes these
+        matched = self._value(outputs.reshape(targets.shape))
+        return math.isfinite(matched) and not math.isclose(matched, self._now, rel_tol=1e-5)
 
     def sums(self) -> bool:
         """Whether twice the examples give twice the loss."""
@@ -262,6 +291,22 @@ class _Asked:
         except Exception:
             return None
         return bool(torch.isfinite(gradient).all())
+
+
+def _paired(outputs: Tensor, targets: Tensor) -> tuple[torch.Size, Tensor] | None:
+    """The shape in which every output has a target, and the targets in it; None without one.
+
+    With as many targets as outputs, the outputs' shape. Else one of them must have a last axis of
+    1 that broadcasts to the other's.
+    """
+    if targets.numel() == outputs.numel():
+        return outputs.shape, targets.reshape(outputs.shape)
+    if not targets.ndim == outputs.ndim >= 2 or targets.shape[:-1] != outputs.shape[:-1]:
+        return None
+    if 1 not in (targets.shape[-1], outputs.shape[-1]):
+        return None
+    shape = torch.broadcast_shapes(outputs.shape, targets.shape)
+    return shape, targets.expand(shape)
 
 
 def _first_rows(outputs: Tensor, targets: Any) -> tuple[Tensor, Any]:

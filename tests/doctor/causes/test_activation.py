@@ -275,3 +275,20 @@ def test_a_rectifier_and_a_dropout_before_cross_entropy_are_found(
     assert "error output_activation_wrong" in verdict(network, rows, nn.CrossEntropyLoss())
     hidden = mlp()
     assert "error output_activation_wrong" not in verdict(hidden, rows, nn.CrossEntropyLoss())
+
+
+@pytest.mark.parametrize("end", [torch.relu, torch.sigmoid, torch.tanh])
+@pytest.mark.parametrize("loss", [nn.MSELoss(), nn.L1Loss()])
+def test_a_regression_cannot_leave_the_range_of_its_last_activation(
+    verdict: Any, mlp: Any, rows: Any, end: Any, loss: nn.Module
+) -> None:
+    inputs, _ = rows
+    targets = 2 * inputs[:, 0]
+    network = mlp(outputs=1)
+    bounded = Squeezed(network, end)
+    assert verdict(bounded, (inputs, targets), loss) == ["error output_activation_wrong"]
+    finding = check(bounded, (inputs, targets), loss).findings[0]
+    assert finding.evidence[1].measured == f"{targets.min():.3g} to {targets.max():.3g}"
+    free = Squeezed(network, lambda x: x)
+    assert verdict(free, (inputs, targets), loss) == []
+    assert verdict(bounded, (inputs, targets.sigmoid()), loss) == [], "targets within the range"

@@ -34,6 +34,12 @@ ALIKE = 1e-6
 SIGMOIDAL = ("sigmoid", "tanh", "softsign", "hardsigmoid")
 """Activations that saturate at both ends; they do not die, they saturate or vanish."""
 
+RANGES = {"Relu": (0.0, math.inf), "Sigmoid": (0.0, 1.0), "Tanh": (-1.0, 1.0)}
+"""Backward operations of nonlinearities, and the ends of what these put out."""
+
+BEYOND = 0.1
+"""Share of the targets out of the last activation's range from which on it is the wrong one."""
+
 SATURATED = 0.9
 """Share of saturated outputs from which on a sigmoid or tanh layer hardly passes a gradient."""
 
@@ -41,6 +47,7 @@ SATURATED = 0.9
 def signs(seen: Examination) -> Iterator[Finding]:
     """What the activations say."""
     yield from _output(seen)
+    yield from _bounded(seen)
     yield from _dead(seen)
     yield from _saturated(seen)
     yield from _linear(seen)
@@ -133,6 +140,40 @@ def _squashed(name: str, loss: str, outputs: Tensor) -> Finding:
             ),
         ),
         remedy=f"drop the {name} at the end, or use the loss that takes probabilities",
+    )
+
+
+def _bounded(seen: Examination) -> Iterator[Finding]:
+    """A nonlinearity at the end of a regression that cannot reach the targets."""
+    nature, targets = seen.nature, seen.targets
+    if nature is None or nature.kind not in ("squared", "absolute") or targets is None:
+        return
+    last = seen.survey.graph[-1].partition("Backward")[0] if seen.survey.graph else ""
+    if last not in RANGES or targets.numel() == 0:
+        return
+    low, high = RANGES[last]
+    targets = targets.float()
+    beyond = float(((targets < low - TOLERANCE) | (targets > high + TOLERANCE)).float().mean())
+    if beyond <= BEYOND:
+        return
+    outputs = seen.survey.outputs.float()
+    yield Finding(
+        cause="output_activation_wrong",
+        severity="error",
+        summary=f"a {last.lower()} ends the model, and {beyond:.0%} of the targets lie where its "
+        "outputs cannot go",
+        evidence=tuple(
+            Evidence(
+                quantity=f"range of the {name}",
+                measured=f"{float(values.min()):.3g} to {float(values.max()):.3g}",
+                expected=expected,
+            )
+            for name, values, expected in (
+                ("outputs", outputs, "that of the targets"),
+                ("targets", targets, f"within {low:g} to {high:g}"),
+            )
+        ),
+        remedy="drop the activation behind the last layer, or scale the targets into its range",
     )
 
 
