@@ -86,7 +86,7 @@ def test_a_batch_of_one_binary_label_is_in_the_order_of_the_classes(verdict: Any
     inputs = torch.randn(64, 20)
     loss = nn.BCEWithLogitsLoss()
     ones, mixed = torch.ones(64, 1), (torch.arange(64) % 2).float()[:, None]
-    assert verdict(mlp(outputs=1), (inputs, ones), loss) == ["warning shuffle_missing"]
+    assert verdict(mlp(outputs=1), (inputs, ones), loss) == ["note shuffle_missing"]
     assert verdict(mlp(outputs=1), (inputs, mixed), loss) == []
 
 
@@ -99,3 +99,13 @@ def test_a_network_that_writes_into_its_input_changes_the_data(
     network[0].inplace = False
     assert verdict(network, rows, nn.CrossEntropyLoss()) == []
     assert torch.equal(rows[0], before)
+
+
+def test_one_class_of_a_single_output_is_only_noted(verdict: Any, mlp: Any) -> None:
+    inputs = torch.randn(64, 20)
+    loss = nn.BCEWithLogitsLoss()
+    found = check(mlp(outputs=1), (inputs, torch.ones(64, 1)), loss).findings
+    assert [(f.severity, f.cause) for f in found] == [("note", "shuffle_missing")]
+    assert "discriminator of a GAN" in found[0].summary
+    mixed = (torch.arange(64) % 2).float()[:, None]
+    assert check(mlp(outputs=1), (inputs, mixed), loss).findings == ()

@@ -51,6 +51,29 @@ def test_a_loss_of_ones_own_that_broadcasts_silently_is_found(verdict: Any, mlp:
     assert verdict(mlp(outputs=1), batch, flattened) == [], "a loss that takes care of it is right"
 
 
+@pytest.mark.filterwarnings(BROADCAST)
+@pytest.mark.parametrize("loss", [nn.MSELoss(), nn.L1Loss()])
+def test_a_column_of_outputs_against_a_row_of_whole_numbers_broadcasts(
+    verdict: Any, mlp: Any, rows: Any, loss: nn.Module
+) -> None:
+    inputs, labels = rows
+    network = mlp(outputs=1)
+    assert verdict(network, (inputs, labels), loss) == ["error target_broadcast_shape"]
+    assert verdict(network, (inputs, labels[:, None]), loss) == []
+
+
+@pytest.mark.filterwarnings(BROADCAST)
+@pytest.mark.parametrize(("outputs", "targets"), [(1, 4), (4, 1)])
+def test_one_number_against_a_row_of_several_is_a_warning(
+    verdict: Any, mlp: Any, outputs: int, targets: int
+) -> None:
+    inputs = torch.randn(64, 20)
+    wanted = inputs[:, :targets]
+    found = verdict(mlp(outputs=outputs), (inputs, wanted), nn.MSELoss())
+    assert found == ["warning target_broadcast_shape"]
+    assert verdict(mlp(outputs=targets), (inputs, wanted), nn.MSELoss()) == []
+
+
 def test_the_two_losses_of_a_broadcast_are_those_of_the_formula(mlp: Any) -> None:
     network, inputs = mlp(outputs=1), torch.randn(16, 20)
     targets = torch.randn(16)

@@ -8,6 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from leadline.doctor.check import check
+
 
 @pytest.fixture
 def pixels() -> Tensor:
@@ -151,3 +153,21 @@ def test_a_network_that_puts_out_the_scale_of_its_targets_is_healthy(
     inputs = torch.randn(64, 20)
     batch = inputs, 2e5 + 5e4 * inputs[:, :1]
     assert verdict(Prices(), batch, nn.L1Loss()) == []
+
+
+def test_sparse_rows_are_not_small_for_their_zeros(verdict: Any, mlp: Any) -> None:
+    rows = nn.functional.one_hot(torch.arange(64) * 40, 3000).float()
+    labels, loss = torch.arange(64) % 5, nn.CrossEntropyLoss()
+    assert rows.square().mean().sqrt() < 0.02
+    assert verdict(mlp(3000), (rows, labels), loss) == []
+    assert verdict(mlp(3000), (rows * 1e-3, labels), loss) == ["warning input_double_normalized"]
+
+
+def test_only_what_may_be_pixels_is_said_to_be_divided_by_255_twice(mlp: Any) -> None:
+    labels, loss = torch.arange(64) % 5, nn.CrossEntropyLoss()
+    pixels = torch.randint(0, 256, (64, 20)) / 255**2
+    quiet = torch.randn(64, 20, generator=torch.Generator().manual_seed(0)) * 0.01
+    for inputs, divided in ((pixels, True), (quiet, False), (pixels + 0.01, False)):
+        (finding,) = check(mlp(), (inputs, labels), loss).findings
+        assert (finding.cause, finding.severity) == ("input_double_normalized", "warning")
+        assert ("255" in finding.summary) == divided

@@ -73,7 +73,8 @@ def _one_class(seen: Examination) -> Iterator[Finding]:
     if nature is None or seen.survey.outputs.ndim > 2:
         return
     classes = nature.classes
-    if nature.kind in ("binary_logits", "binary_probabilities") and seen.targets is not None:
+    binary = nature.kind in ("binary_logits", "binary_probabilities")
+    if binary and seen.targets is not None:
         numbers = seen.targets.reshape(-1) if seen.survey.outputs[0].numel() == 1 else None
         classes = 2
     if numbers is None or not classes or classes < 2 or len(numbers) < FEW:
@@ -83,9 +84,11 @@ def _one_class(seen: Examination) -> Iterator[Finding]:
     only = int(numbers[0])
     yield Finding(
         cause="shuffle_missing",
-        severity="warning",
+        severity="note" if binary else "warning",
         summary=f"all {len(numbers)} examples of the batch are of class {only}: data in the order "
-        "of their classes, not shuffled, or classes that hardly ever come",
+        "of their classes, not shuffled, or classes that hardly ever come"
+        + " (usual for the discriminator of a GAN)"
+        * binary,
         evidence=(
             Evidence(
                 quantity="classes in the batch",

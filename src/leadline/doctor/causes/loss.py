@@ -27,25 +27,40 @@ def _shape(tensor: Tensor) -> str:
 
 def _broadcast(seen: Examination) -> Iterator[Finding]:
     matched, targets, outputs = seen.matched_loss, seen.targets, seen.survey.outputs
-    if matched is None or targets is None or not math.isfinite(matched):
+    if targets is None:
         return
-    if abs(matched - seen.survey.loss) <= 1e-5 * max(abs(matched), 1e-12):
+    apart = matched is not None and abs(matched - seen.survey.loss) > 1e-5 * max(
+        abs(matched), 1e-12
+    )
+    if matched is None or not math.isfinite(matched):
+        apart = seen.nature is not None and seen.nature.broadcasts
+    if not apart:
         return
+    equal = outputs.numel() == targets.numel()
     wide = tuple(torch.broadcast_shapes(outputs.shape, targets.shape))
+    consequence = "each output is compared with every target, and the network learns their mean"
+    if not equal:
+        consequence = "one number is compared with each of a row"
+    expected = (
+        "one target per output" if matched is None else f"{matched:.4g}, that with equal shapes"
+    )
     yield Finding(
         cause="target_broadcast_shape",
-        severity="error",
+        severity="error" if equal else "warning",
         summary=f"outputs {_shape(outputs)} and targets {_shape(targets)} broadcast to {wide}: "
-        "each output is compared with every target, and the network learns their mean",
+        + consequence,
         evidence=(
             Evidence(
                 quantity="loss with the shapes as they are",
                 measured=seen.survey.loss,
-                expected=f"{matched:.4g}, that with equal shapes",
+                expected=expected,
             ),
         ),
         remedy="give the targets the outputs' shape: targets.view_as(outputs), or "
-        "outputs.squeeze(-1)",
+        "outputs.squeeze(-1)"
+        if equal
+        else "give the model as many outputs as there are targets for an example, or write the "
+        "repetition down: targets.expand_as(outputs)",
     )
 
 

@@ -56,19 +56,39 @@ def _inputs(seen: Examination) -> Iterator[Finding]:
         yield _large(seen, inputs, size)
     elif uneven > UNEVEN:
         yield _uneven(uneven)
-    elif 0 < size < SMALL:
-        yield Finding(
-            cause="input_double_normalized",
-            severity="warning",
-            summary="the inputs are tiny: scaled twice, perhaps divided by 255 once too often",
-            evidence=(
-                Evidence(
-                    quantity="root mean square of the input", measured=size, expected="about 1"
-                ),
+    elif 0 < size * _filling(inputs) < SMALL:
+        yield _small(inputs, size * _filling(inputs))
+
+
+def _filling(inputs: Tensor) -> float:
+    """What zeros take off the root mean square, where they are more than half of the numbers.
+
+    A one-hot row or a count of words is not small for being sparse.
+    """
+    filled = float(torch.count_nonzero(inputs)) / inputs.numel()
+    return 1 / math.sqrt(filled) if 0 < filled < 0.5 else 1.0
+
+
+def _small(inputs: Tensor, size: float) -> Finding:
+    low, high = float(inputs.min()), float(inputs.max())
+    pixels = low >= 0 and high <= 1.01 / 255
+    return Finding(
+        cause="input_double_normalized",
+        severity="warning",
+        summary="the inputs are tiny: scaled twice, perhaps divided by 255 once too often"
+        if pixels
+        else "the inputs are tiny: the first layer hardly hears them beside its bias",
+        evidence=(
+            Evidence(quantity="root mean square of the input", measured=size, expected="about 1"),
+            Evidence(
+                quantity="range of the input",
+                measured=f"{low:.3g} to {high:.3g}",
+                expected="about -1 to 1",
             ),
-            remedy="scale once; then subtract the mean and divide by the standard deviation",
-            source=SOURCE,
-        )
+        ),
+        remedy="scale once; then subtract the mean and divide by the standard deviation",
+        source=SOURCE,
+    )
 
 
 def normalises_at_once(seen: Examination) -> bool:
