@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 from leadline.core.errors import MeasurementError
 from leadline.measure.gradients.gradients import gradient_flow, parameter_gradients
@@ -326,3 +327,31 @@ def test_numbers_that_are_not_finite_are_no_finite_figures() -> None:
     seen = survey(model, torch.ones(3, 2), loss=lambda outputs, targets: outputs.mean())
     assert not math.isfinite(seen.layers[0].std)
     assert math.isinf(seen.parameters[0].norm)
+
+
+@pytest.mark.parametrize("reentrant", [True, False])
+@pytest.mark.parametrize("behind", [True, False])
+def test_reentrant_checkpoints_are_refused_with_a_word_on_what_to_do(
+    reentrant: bool, behind: bool
+) -> None:
+    class Saving(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.last = nn.Linear(2, 3), nn.Linear(3, 1)
+            if behind:
+                self.before = nn.Linear(2, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.before(x) if behind else x.requires_grad_()
+            hidden = checkpoint(self.first, x, use_reentrant=reentrant)
+            answer: Tensor = self.last(hidden)
+            return answer
+
+    model, batch = Saving(), (torch.ones(4, 2), torch.ones(4, 1))
+    if not reentrant:
+        seen = survey(model, batch, loss=functional.mse_loss)
+        assert all(record.gradient for record in seen.parameters)
+        return
+    with pytest.raises(MeasurementError, match="reentrant") as caught:
+        survey(model, batch, loss=functional.mse_loss)
+    assert "use_reentrant=False" in caught.value.remedy

@@ -17,10 +17,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from leadline.core.errors import MeasurementError
 from leadline.core.profile import Profile
 from leadline.core.taps import Taps, plain_name, tensors_in
 from leadline.measure.batch import Loss, main_output, read_batch
 from leadline.measure.layers import ACTIVATIONS, AFFINE, Layer, on_layer
+from leadline.measure.magnitudes import norm_of, spread_of
 from leadline.measure.units.unit_axis import UnitAxis
 
 
@@ -230,10 +232,10 @@ class _Listener:
             if self.entering is None and _plain(layer.kind) in _PLAIN_AFFINE:
                 given = next((t for t in tensors_in(inputs) if t.is_floating_point()), None)
                 if given is not None and given.numel():
-                    self.entering = _norm(given.detach()) / math.sqrt(given.numel())
+                    self.entering = norm_of(given.detach()) / math.sqrt(given.numel())
 
             def came_back(gradient: Tensor) -> None:
-                self._gradients[number] = _norm(gradient) / math.sqrt(max(gradient.numel(), 1))
+                self._gradients[number] = norm_of(gradient) / math.sqrt(max(gradient.numel(), 1))
 
             taps.hook(output, came_back)
 
@@ -269,7 +271,7 @@ def _figures(output: Tensor, *, kind: str, axis: int) -> Tensor:
     """Mean, std, shares of zeros, silent units, saturated: one small tensor on the device."""
     if output.is_floating_point() and output.dtype in (torch.float16, torch.bfloat16):
         output = output.float()
-    std, mean = _spread(output)
+    std, mean = spread_of(output)
     nan = torch.full_like(mean, math.nan)
     zeros = silent = saturated = nan
     if is_activation(kind) and output.ndim > 1:
@@ -280,16 +282,6 @@ def _figures(output: Tensor, *, kind: str, axis: int) -> Tensor:
         beyond = (output < ends[0] + margin) | (output > ends[1] - margin)
         saturated = torch.count_nonzero(beyond) / output.numel()
     return torch.stack([mean, std, zeros, silent, saturated]).float()
-
-
-def _spread(output: Tensor) -> tuple[Tensor, Tensor]:
-    """Standard deviation and mean, scaled where a square would under- or overflow."""
-    variance, mean = torch.var_mean(output, correction=0)
-    if output.is_cpu and _SMALLEST**2 < float(variance) < _LARGEST**2:
-        return variance.sqrt(), mean
-    scale = _scale(output)
-    variance, mean = torch.var_mean(output / scale, correction=0)
-    return variance.clamp(min=0).sqrt() * scale, mean * scale
 
 
 def _silent(output: Tensor, axis: int) -> Tensor:
@@ -358,7 +350,37 @@ def _passed_through(node: Any) -> list[str]:
 def _gradients(loss: Tensor, parameters: list[Tensor]) -> list[Tensor | None]:
     if not loss.requires_grad or not parameters:
         return [None] * len(parameters)
-    return list(torch.autograd.grad(loss, parameters, allow_unused=True))
+    try:
+        gradients = list(torch.autograd.grad(loss, parameters, allow_unused=True))
+    except RuntimeError as error:
+        if "use_reentrant" not in str(error):
+            raise
+        raise _reentrant() from error
+    if any(gradient is None for gradient in gradients) and _has_reentrant(loss):
+        raise _reentrant()  # without a word torch leaves out what lies inside such a checkpoint
+    return gradients
+
+
+def _has_reentrant(loss: Tensor) -> bool:
+    waiting, seen = [loss.grad_fn], {None, loss.grad_fn}
+    while waiting:
+        node = waiting.pop()
+        assert node is not None, "None counts as seen"
+        if node.name() == "CheckpointFunctionBackward":
+            return True
+        following = {inner for inner, _ in node.next_functions} - seen
+        seen |= following
+        waiting.extend(following)
+    return False
+
+
+def _reentrant() -> MeasurementError:
+    return MeasurementError(
+        expected="checkpoints that torch.autograd.grad can go through",
+        received="a model with reentrant gradient checkpointing",
+        remedy="pass use_reentrant=False to torch.utils.checkpoint.checkpoint, or "
+        "gradient_checkpointing_enable({'use_reentrant': False}) to a Hugging Face model",
+    )
 
 
 def _parameters(
@@ -389,7 +411,7 @@ def _parameters(
 def _norms(tensors: list[Tensor]) -> list[float]:
     if not tensors:
         return []
-    values: list[float] = torch.stack([_norm(numbers_in(t)).cpu() for t in tensors]).tolist()
+    values: list[float] = torch.stack([norm_of(numbers_in(t)).cpu() for t in tensors]).tolist()
     return values
 
 
@@ -403,23 +425,3 @@ def numbers_in(tensor: Tensor) -> Tensor:
     if tensor.is_sparse:
         tensor = tensor.coalesce().values()
     return torch.view_as_real(tensor.resolve_conj()) if tensor.is_complex() else tensor
-
-
-def _norm(tensor: Tensor) -> Tensor:
-    """The Euclidean norm in float32 at least, scaled where a square would under- or overflow."""
-    exact = None if tensor.dtype == torch.float64 else torch.float32
-    norm: Tensor = torch.linalg.vector_norm(tensor, dtype=exact)
-    if (tensor.is_cpu and _SMALLEST < float(norm) < _LARGEST) or not tensor.numel():
-        return norm
-    scale = _scale(tensor)
-    return torch.linalg.vector_norm(tensor / scale, dtype=exact) * scale.to(norm)
-
-
-_SMALLEST, _LARGEST = 1e-14, 1e18  # between them, squares in float32 lose nothing
-# Beyond, a tensor is read twice more; on a GPU always, where to look would be to wait for it.
-
-
-def _scale(tensor: Tensor) -> Tensor:
-    """The largest magnitude, or 1 where that is 0 or not finite."""
-    largest: Tensor = torch.linalg.vector_norm(tensor, ord=math.inf)
-    return torch.where((largest > 0) & torch.isfinite(largest), largest, torch.ones_like(largest))

@@ -211,11 +211,13 @@ def activation_sums(output: Float[Tensor, "..."], *, unit_axis: int) -> Activati
     others = [axis for axis in range(output.ndim) if axis != unit_axis]
     peaks = output.abs().amax(others) if others else output.abs()  # NaN where one of them is
     mean = output.mean()
+    # Divided before it is squared, so that a spread of 1e-25 is not taken for 0.
+    scale = peaks.amax().clamp_min(torch.finfo(output.dtype).tiny)
     return ActivationSums(
         values=output.numel(),
         units=peaks.numel(),
         mean=mean,
-        deviation=torch.linalg.vector_norm(output - mean),
+        deviation=torch.linalg.vector_norm((output - mean) / scale) * scale,
         nonzero=output.count_nonzero(),
         alive=peaks.count_nonzero(),
         nonfinite=(peaks * 0).count_nonzero(),
