@@ -64,6 +64,12 @@ class Batch:
             lambda tensor: tensor[start:stop] if tensor.ndim and len(tensor) == total else tensor
         )
 
+    def shuffled(self, seed: int) -> Batch:
+        """The examples in an order drawn by `seed`; what has another length is left as it is."""
+        total = self.examples
+        order = torch.randperm(total, generator=torch.Generator().manual_seed(seed))
+        return self._map(lambda t: t[order.to(t.device)] if t.ndim and len(t) == total else t)
+
     def to(self, *args: Any) -> Batch:
         """Every tensor moved; to a floating type, only those that are floating."""
         narrow = any(isinstance(arg, torch.dtype) for arg in args)

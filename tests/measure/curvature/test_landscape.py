@@ -321,3 +321,23 @@ def test_a_state_of_another_model_is_described(change: dict[str, Any], message: 
     other = {name: value for name, value in {**state, **change}.items() if value is not None}
     with pytest.raises(MeasurementError, match=message):
         loss_between(model, batch, start=state, end=other, loss=functional.mse_loss)
+
+
+@pytest.mark.parametrize("points", [3, 11, 21, 51, 101])
+@pytest.mark.parametrize("distance", [1.0, 0.3, 1e-3, 7.7])
+def test_steps_are_opposites_and_the_middle_is_the_weights_themselves(
+    distance: float, points: int
+) -> None:
+    model, batch = nn.Linear(1, 1), torch.ones(1, 1)
+    line = loss_along(
+        model, batch, loss=lambda o, t: o.square().mean(), distance=distance, points=points
+    )
+    assert line.steps[points // 2] == 0.0
+    assert line.steps == tuple(-step for step in reversed(line.steps))
+    assert (line.steps[0], line.steps[-1]) == (-distance, distance)
+    assert line.losses[points // 2] == model(batch).square().item()
+
+
+def test_a_loss_that_is_not_finite_at_the_weights_is_said() -> None:
+    with pytest.raises(MeasurementError, match="a finite loss"):
+        loss_along(nn.Linear(1, 1), torch.ones(1, 1), loss=lambda o, t: o.sum() * math.nan)

@@ -48,7 +48,10 @@ def test_trace_norm_and_error_are_those_of_brute_force(parts: int) -> None:
     model, batch = small_problem()
     noise = gradient_noise_scale(model, batch, loss=functional.mse_loss, parts=parts)
     size = 60 // parts
-    found = gradients_of_parts(model, batch, parts)
+    order = torch.arange(60)
+    if size > 1:
+        order = torch.randperm(60, generator=torch.Generator().manual_seed(0))
+    found = gradients_of_parts(model, (batch[0][order], batch[1][order]), parts)
     whole = [torch.cat([g.flatten() for g in gradient]) for gradient in found]
     trace, norm = brute_force(whole, size)
     assert (noise.parts, noise.part_size) == (parts, size)
@@ -162,3 +165,25 @@ def test_what_cannot_be_measured_is_said() -> None:
         gradient_noise_scale(model, torch.ones(8, 2), loss=lambda o, t: o.mean(), parts=2)
     with pytest.raises(MeasurementError, match="reaches none"):
         gradient_noise_scale(model, torch.ones(8, 2), loss=lambda o, t: o.detach().mean())
+
+
+def test_a_batch_sorted_by_class_has_the_noise_of_a_mixed_one() -> None:
+    """Four classes in order, four parts: each part would be one class."""
+    generator = torch.Generator().manual_seed(0)
+    targets = torch.arange(400) % 4
+    inputs = torch.randn(400, 3, generator=generator) + 3 * targets[:, None]
+    torch.manual_seed(0)
+    model = nn.Linear(3, 4)
+    mixed = gradient_noise_scale(model, (inputs, targets), loss=functional.cross_entropy, parts=40)
+    order = targets.argsort()
+    batch = inputs[order], targets[order]
+    in_order = gradient_noise_scale(model, batch, loss=functional.cross_entropy, parts=40)
+    assert in_order.noise_scale == pytest.approx(mixed.noise_scale, rel=0.5)
+    again = gradient_noise_scale(model, batch, loss=functional.cross_entropy, parts=40)
+    assert again.noise_scale == in_order.noise_scale
+
+
+def test_a_loss_that_is_not_finite_is_said() -> None:
+    model, batch = small_problem()
+    with pytest.raises(MeasurementError, match="a finite loss"):
+        gradient_noise_scale(model, batch, loss=lambda o, t: o.sum() * math.nan)

@@ -175,10 +175,29 @@ def test_gradients_running_statistics_and_random_streams_are_as_before() -> None
         assert gradient is not None and values is not None and torch.equal(gradient, values)
 
 
+class _BrokenBackward(torch.autograd.Function):
+    @staticmethod
+    def forward(context: Any, x: Tensor) -> Tensor:
+        return x.clone()
+
+    @staticmethod
+    def backward(context: Any, gradient: Tensor) -> Tensor:
+        return gradient * math.nan
+
+
 def test_a_gradient_that_is_not_finite_is_shown_as_nan() -> None:
     model = nn.Linear(5, 3)
-    profile = gradient_flow(model, BATCH, loss=lambda outputs, targets: (outputs * math.inf).sum())
+    profile = gradient_flow(
+        model, BATCH, loss=lambda outputs, targets: _BrokenBackward.apply(outputs).sum()
+    )
     assert not math.isfinite(profile.column("norm")[0])
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+@pytest.mark.parametrize("measure", [gradient_flow, parameter_gradients])
+def test_a_loss_that_is_not_finite_is_said(measure: Any, value: float) -> None:
+    with pytest.raises(MeasurementError, match="a finite loss"):
+        measure(nn.Linear(5, 3), BATCH, loss=lambda outputs, targets: outputs.sum() * 0 + value)
 
 
 @pytest.mark.parametrize("measure", [gradient_flow, parameter_gradients])

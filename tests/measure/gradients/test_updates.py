@@ -137,3 +137,10 @@ def test_what_cannot_be_measured_is_said() -> None:
     newton = torch.optim.LBFGS(model.parameters())
     with pytest.raises(MeasurementError, match=r"closure[\s\S]*from LBFGS"):
         update_ratio(model, BATCH, optimizer=newton, loss=functional.cross_entropy)
+
+
+def test_a_loss_that_is_not_finite_is_said() -> None:
+    model = network()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with pytest.raises(MeasurementError, match="a finite loss"):
+        update_ratio(model, BATCH, optimizer=optimizer, loss=lambda o, t: o.sum() * math.nan)

@@ -32,6 +32,7 @@ from leadline.core.names import did_you_mean, look_up
 from leadline.core.seeds import preserved_random_state
 from leadline.core.taps import Taps, plain_name
 from leadline.measure.batch import Batch, Loss, read_batch, trainable
+from leadline.measure.gradients.gradients import check_finite
 
 Weights = dict[str, Tensor]
 
@@ -92,7 +93,7 @@ def loss_along(
     tensors by the parameters' names, taken as they are. `vectors="scale"` moves biases and norms
     too, each vector as one filter. Only parameters that can learn are moved; in evaluation mode
     running statistics stay. Dropout draws the same mask at every point. An odd number of `points`
-    has the weights themselves in the middle.
+    has the weights themselves in the middle, whose loss must be finite.
 
     Cost: `points` forward passes, and 1 backward pass for the gradient. Unit: that of the loss.
 
@@ -108,9 +109,10 @@ def loss_along(
     >>> line.steps, line.losses  # (2 + a)^2
     ((-1.0, 0.0, 1.0), (1.0, 4.0, 9.0))
     """
-    steps = _steps(-distance, distance, points)
+    steps = _steps_around(distance, points)
     with Taps(model):
         surface = _Surface(model, batch, loss)
+        check_finite(surface.at_rest)
         arrow = _direction(surface, direction, vectors=vectors, seed=seed)
         return LossLine(
             steps=steps, losses=tuple(surface.loss(_moved(surface, (s, arrow))) for s in steps)
@@ -182,7 +184,7 @@ def loss_on_plane(
     >>> abs(plane.losses[1][1] - model(torch.ones(1, 2)).item() ** 2) < 1e-6  # in the middle
     True
     """
-    steps = _steps(-distance, distance, points)
+    steps = _steps_around(distance, points)
     with Taps(model):
         surface = _Surface(model, batch, loss)
         across = _random_direction(surface.moving, vectors, seed)
@@ -219,7 +221,7 @@ class _Surface:
         self._loss = loss
         # Once as it is: a model or a loss that fails is described with the layer it fails in.
         with torch.no_grad(), preserved_random_state():
-            self.batch.loss(model, loss)
+            self.at_rest = self.batch.loss(model, loss)
 
     def loss(self, weights: Mapping[str, Tensor]) -> float:
         # Copies of the buffers, because a norm in training mode updates those it is given.
@@ -340,6 +342,12 @@ def _steps(first: float, last: float, points: int) -> tuple[float, ...]:
             remedy="leave them out: 21 points over a distance of 1 show a bowl",
         )
     return tuple(torch.linspace(first, last, points, dtype=torch.float64).tolist())
+
+
+def _steps_around(distance: float, points: int) -> tuple[float, ...]:
+    """From -distance to distance, each the exact opposite of another; the middle is exactly 0."""
+    _steps(-distance, distance, points)
+    return tuple(distance * (2 * i - (points - 1)) / (points - 1) for i in range(points))
 
 
 def _length(tensors: Mapping[str, Tensor]) -> float:

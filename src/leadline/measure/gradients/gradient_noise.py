@@ -57,17 +57,18 @@ class GradientNoise:
 
 
 def gradient_noise_scale(
-    model: nn.Module, batch: Any, *, loss: Loss | None = None, parts: int = 16
+    model: nn.Module, batch: Any, *, loss: Loss | None = None, parts: int = 16, seed: int = 0
 ) -> GradientNoise:
     """The gradient noise scale of `model` at its present weights, from one large batch.
 
     `batch` is cut into `parts` of equal size (at most as many as there are examples; a rest is left
-    out); with as many parts as examples, these are gradients of single examples. `loss` is a
-    function of (outputs, targets), the mean over the batch; None is the loss that the model itself
-    returns. The model stays in the mode it is in: with batch norm in training mode, whose output
-    depends on the part, the result holds for batches of a part's size. Raises MeasurementError for
-    fewer than three parts or examples, a model that fails, has nothing to learn or a loss without
-    gradient.
+    out), of examples drawn by `seed`, so that a batch sorted by class gives the same; with as many
+    parts as examples, these are gradients of single examples. `loss` is a function of (outputs,
+    targets), the mean over the batch; None is the loss that the model itself returns. The model
+    stays in the mode it is in: with batch norm in training mode, whose output depends on the part,
+    the result holds for batches of a part's size. Raises MeasurementError for
+    fewer than three parts or examples, a model that fails, has nothing to learn, or a loss that is
+    not finite or without gradient.
 
     Cost: 2 forward-backward passes over the batch, in parts, and two gradients of memory.
 
@@ -89,6 +90,8 @@ def gradient_noise_scale(
             remedy="pass a larger batch; ten times that of the training is a good one",
         )
     size = given.examples // count
+    if count < given.examples:  # single examples give the same in any order
+        given = given.shuffled(seed)
     pieces = [given.part(i * size, (i + 1) * size) for i in range(count)]
     wanted = trainable(model)
     with Taps(model), torch.enable_grad():

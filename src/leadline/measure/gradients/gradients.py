@@ -37,7 +37,7 @@ def gradient_flow(model: nn.Module, batch: Any, *, loss: Loss | None = None) -> 
     depend has norm 0; one before every trainable parameter needs no gradient and has NaN. `loss` is
     a function of (outputs, targets), the mean over the batch; None is the loss that the model
     itself returns. The model stays in the mode it is in. Raises MeasurementError for a model that
-    fails, has nothing to learn or a loss without gradient.
+    fails, has nothing to learn, or a loss that is not finite or without gradient.
 
     Cost: 1 forward-backward pass, and one reading of every gradient.
 
@@ -142,12 +142,13 @@ def parameter_gradients(model: nn.Module, batch: Any, *, loss: Loss | None = Non
 def gradients_of(loss: Float[Tensor, ""], parameters: Sequence[Tensor]) -> list[Tensor | None]:
     """The gradient of `loss` by each parameter, None where there is none; no `.grad` is touched.
 
-    Raises MeasurementError where the loss is cut off from all of them.
+    Raises MeasurementError where the loss is NaN or infinite, or cut off from all of them.
 
     >>> weight = torch.ones(2, requires_grad=True)
     >>> gradients_of((3 * weight).sum(), [weight])
     [tensor([3., 3.])]
     """
+    check_finite(loss)
     found: Sequence[Tensor | None] = [None]
     if loss.requires_grad:
         found = torch.autograd.grad(loss, parameters, allow_unused=True)
@@ -158,6 +159,19 @@ def gradients_of(loss: Float[Tensor, ""], parameters: Sequence[Tensor]) -> list[
             remedy="look for .detach(), .item(), no_grad() or argmax between weights and loss",
         )
     return list(found)
+
+
+def check_finite(loss: Float[Tensor, ""]) -> None:
+    """Raise a MeasurementError for a loss that is NaN or infinite: nothing can be told of it.
+
+    >>> check_finite(torch.tensor(1.0))
+    """
+    if not bool(torch.isfinite(loss.detach())):
+        raise MeasurementError(
+            expected="a finite loss",
+            received=f"a loss of {float(loss.detach())}",
+            remedy="find the layer where it begins: leadline.core.taps.first_nonfinite names it",
+        )
 
 
 def tensor_norms(tensors: Sequence[Tensor]) -> list[float]:
