@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import json
 import math
 import random
@@ -21,7 +22,7 @@ from torch.optim import SGD, Adam, AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
 import leadline
-from leadline.core.errors import MeasurementError
+from leadline.core.errors import ConfigError, MeasurementError
 from leadline.core.taps import Taps
 from leadline.doctor.check import FAMILIES, check
 from leadline.doctor.vocabulary import family_of
@@ -525,6 +526,95 @@ def test_the_expected_loss_of_a_sum_is_that_of_all_targets(mlp: Any, rows: Any) 
     checkup = check(mlp(), rows, nn.CrossEntropyLoss(reduction="sum"))
     assert checkup.expected_loss == pytest.approx(64 * math.log(5))
     assert check(mlp(), rows, LOSS).expected_loss == pytest.approx(math.log(5))
+
+
+@pytest.mark.parametrize(
+    ("change", "received"),
+    [
+        ({"model": [nn.Linear(20, 5)]}, "list"),
+        ({"model": nn.Linear}, "the class Linear"),
+        ({"loss": 3.0}, "float"),
+        ({"optimizer": "adam"}, "str"),
+        ({"optimizer": Adam}, "the class Adam"),
+        ({"optimizer": [Adam([nn.Parameter(torch.ones(1))])]}, "list"),
+    ],
+)
+def test_an_argument_of_another_type_is_refused_by_name(
+    mlp: Any, rows: Any, change: dict[str, Any], received: str
+) -> None:
+    given: dict[str, Any] = {"model": mlp(), "loss": LOSS, "optimizer": None} | change
+    plain = inspect.unwrap(check)  # without the types that the tests look at by themselves
+    with pytest.raises(ConfigError, match=f"received {received}") as caught:
+        plain(given["model"], rows, given["loss"], optimizer=given["optimizer"])
+    assert next(iter(change)) in caught.value.expected
+
+
+def test_a_network_that_is_all_in_a_python_list_is_told_so(verdict: Any, rows: Any) -> None:
+    class Listed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = [nn.Linear(20, 32), nn.ReLU(), nn.Linear(32, 5)]
+
+        def forward(self, x: Tensor) -> Tensor:
+            for layer in self.layers:
+                x = layer(x)
+            return x
+
+    network = Listed()
+    assert verdict(network, rows, LOSS) == ["error params_unregistered"]
+    every = [p for layer in network.layers for p in layer.parameters()]
+    assert verdict(network, rows, LOSS, optimizer=SGD(every, lr=0.1)) == [
+        "error params_unregistered"
+    ]
+    with pytest.raises(MeasurementError, match="no parameters"):
+        check(nn.ReLU(), rows, LOSS)
+
+
+def test_the_batch_is_left_as_found_when_a_failed_loss_is_explained() -> None:
+    class Halves(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(20, 5)
+
+        def forward(self, x: Tensor) -> Tensor:
+            answer: Tensor = self.layer(x.mul_(0.5))
+            return answer
+
+    inputs = torch.randn(64, 20)
+    before = inputs.clone()
+    checkup = check(Halves(), (inputs, torch.arange(64) % 5 + 1), LOSS)
+    assert checkup.findings[0].cause == "labels_shifted"
+    assert torch.equal(inputs, before)
+
+
+class OwnLabels(nn.Module):
+    """A classifier that computes its own loss when it is given labels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tokens, self.head = nn.Embedding(50, 16), nn.Linear(16, 3)
+
+    def forward(self, input_ids: Tensor, labels: Tensor | None = None) -> dict[str, Tensor]:
+        logits = self.head(self.tokens(input_ids).mean(dim=1))
+        if labels is None:
+            return {"logits": logits}
+        return {"loss": functional.cross_entropy(logits, labels), "logits": logits}
+
+
+@pytest.mark.parametrize(
+    ("shift", "cause"), [(0, None), (1, "labels_shifted"), (7, "output_units_wrong")]
+)
+def test_labels_out_of_range_inside_a_model_with_its_own_loss_are_told(
+    verdict: Any, shift: int, cause: str | None
+) -> None:
+    batch = {"input_ids": torch.randint(0, 50, (9, 12)), "labels": torch.arange(9) % 3 + shift}
+    assert verdict(OwnLabels(), batch) == ([f"error {cause}"] if cause else [])
+
+
+def test_a_token_out_of_range_is_no_fault_of_the_labels() -> None:
+    batch = {"input_ids": torch.full((9, 12), 50), "labels": torch.arange(9) % 3}
+    with pytest.raises(MeasurementError, match="index out of range"):
+        check(OwnLabels(), batch)
 
 
 def test_a_note_alone_is_healthy(mlp: Any, rows: Any) -> None:

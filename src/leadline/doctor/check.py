@@ -18,7 +18,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from leadline.core.errors import MeasurementError
+from leadline.core.errors import ConfigError, MeasurementError
 from leadline.core.profile import Profile
 from leadline.core.seeds import preserved_random_state, seed_everything
 from leadline.core.taps import Taps
@@ -37,7 +37,7 @@ from leadline.doctor.causes import (
 from leadline.doctor.causes import (
     loss as loss_causes,
 )
-from leadline.doctor.examination import Examination, examine
+from leadline.doctor.examination import Examination, copied, examine
 from leadline.doctor.finding import Finding, by_severity
 from leadline.doctor.first_step import is_scheduled
 from leadline.doctor.words import describe_checkup
@@ -125,7 +125,7 @@ def check(
     keywords; `loss` takes `(outputs, targets)`, and may be left out when the model returns its
     own. With the `optimizer` its first step is looked at too. Cost: 2 to 4 forward-backward
     passes. Raises MeasurementError when there is nothing to measure: a model that fails on the
-    batch, or that has no parameters to learn with.
+    batch, or that has no parameters to learn with; ConfigError when an argument is of another type.
 
     >>> model = nn.Sequential(nn.Linear(4, 3), nn.Softmax(dim=1))
     >>> batch = torch.randn(8, 4), torch.arange(8) % 3
@@ -134,6 +134,7 @@ def check(
     """
     if isinstance(model, Setup):
         return _check_setup(model)
+    _refuse_other_types(model, loss, optimizer)
     if batch is None:
         raise MeasurementError(
             expected="a model, a batch and a loss, or a Setup",
@@ -141,6 +142,32 @@ def check(
             remedy="check(model, next(iter(loader)), loss)",
         )
     return _check(model, batch, loss, optimizer=optimizer, scheduled=False)
+
+
+def _refuse_other_types(model: Any, loss: Any, optimizer: Any) -> None:
+    if not isinstance(model, nn.Module):
+        raise ConfigError(
+            expected="a model that is a torch.nn.Module, or a Setup",
+            received=_kind(model),
+            remedy="pass the model first: check(model, batch, loss)",
+        )
+    if loss is not None and not callable(loss):
+        raise ConfigError(
+            expected="a loss that takes (outputs, targets)",
+            received=_kind(loss),
+            remedy="pass a function or a module, such as nn.CrossEntropyLoss(), not its value",
+        )
+    if optimizer is not None and not isinstance(optimizer, Optimizer):
+        raise ConfigError(
+            expected="an optimizer that is a torch.optim.Optimizer",
+            received=_kind(optimizer),
+            remedy="pass the one that training steps: torch.optim.Adam(model.parameters()); check "
+            "several one after the other",
+        )
+
+
+def _kind(value: Any) -> str:
+    return f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__
 
 
 def _check_setup(setup: Setup) -> Checkup:
@@ -214,11 +241,19 @@ class _Failed:
 
 def _explain(model: nn.Module, batch: Any, error: MeasurementError) -> _Failed | None:
     """The cause of a loss that cannot be computed, where outputs and targets tell it."""
-    if error.expected != LOSS_FAILED or error.__cause__ is None:
+    if error.__cause__ is None:
         return None
     given = read_batch(batch, model=model)
-    with Taps(model), torch.no_grad():
-        outputs = main_output(given.forward(model))
+    asked = copied(given)
+    if error.expected != LOSS_FAILED:  # it may be the model's own loss, which the labels turn on
+        if "labels" not in given.kwargs:
+            return None
+        asked = replace(asked, kwargs={k: v for k, v in asked.kwargs.items() if k != "labels"})
+    try:
+        with Taps(model), torch.no_grad():
+            outputs = main_output(asked.forward(model))
+    except MeasurementError:
+        return None  # it is not the loss that fails
     finding = loss_causes.explain_failed_loss(outputs, given, str(error.__cause__))
     if finding is None:
         return None
@@ -227,7 +262,9 @@ def _explain(model: nn.Module, batch: Any, error: MeasurementError) -> _Failed |
         classes = outputs.shape[loss_causes.class_axis(outputs, given.targets)]
         inside = given.targets.clamp(0, classes - 1)
         ignored = given.targets == loss_causes.IGNORED
-        mended = replace(given, targets=inside.where(~ignored, given.targets))
+        targets = inside.where(~ignored, given.targets)
+        labels = {"labels": targets} if given.kwargs.get("labels") is given.targets else {}
+        mended = replace(given, kwargs={**given.kwargs, **labels}, targets=targets)
     return _Failed(finding=finding, mended=mended)
 
 

@@ -43,6 +43,7 @@ class Examination:
 
     model: nn.Module
     batch: Batch
+    loss: Loss | None
     optimizer: Optimizer | None
     scheduled: bool
     survey: Survey
@@ -94,8 +95,9 @@ def examine(
     """
     begun = time.perf_counter()
     given = read_batch(batch, model=model, finite=False)
-    trainable(model)
     hidden = unregistered_parameters(model)
+    if not hidden or next(model.parameters(), None) is not None:
+        trainable(model)
     own = copied(given)
     seen = survey(model, own, loss=loss, unregistered=hidden, finite=False)
     sound = inputs_finite(given) and math.isfinite(seen.loss)
@@ -104,6 +106,7 @@ def examine(
     return Examination(
         model=model,
         batch=given,
+        loss=loss,
         optimizer=optimizer,
         scheduled=scheduled,
         survey=seen,
