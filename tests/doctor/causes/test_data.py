@@ -109,3 +109,16 @@ def test_one_class_of_a_single_output_is_only_noted(verdict: Any, mlp: Any) -> N
     assert "discriminator of a GAN" in found[0].summary
     mixed = (torch.arange(64) % 2).float()[:, None]
     assert check(mlp(outputs=1), (inputs, mixed), loss).findings == ()
+
+
+def test_tokens_of_which_the_first_never_comes_are_no_shifted_labels(verdict: Any) -> None:
+    tokens = torch.randint(1, 11, (32, 33), generator=torch.Generator().manual_seed(0))
+    batch = tokens[:, :-1], tokens[:, 1:]
+
+    def loss(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        return nn.functional.cross_entropy(outputs.reshape(-1, 11), targets.reshape(-1))
+
+    layers = nn.Embedding(11, 16), nn.Linear(16, 11)
+    assert verdict(nn.Sequential(*layers), batch, loss) == []
+    flat = nn.Sequential(*layers, nn.Flatten(0, 1))
+    assert verdict(flat, (batch[0], batch[1].reshape(-1)), loss) == []

@@ -192,3 +192,29 @@ def test_the_class_axis_is_told_by_the_targets(
     outputs: tuple[int, ...], targets: tuple[int, ...], axis: int
 ) -> None:
     assert class_axis(torch.zeros(outputs), torch.zeros(targets)) == axis
+
+
+def test_padding_that_the_loss_counts_is_found(verdict: Any) -> None:
+    tokens = torch.randint(1, 50, (8, 21))
+    tokens[:, 8:] = 0
+    batch = tokens[:, :-1], tokens[:, 1:]
+
+    def counting(outputs: Tensor, targets: Tensor) -> Tensor:
+        return functional.cross_entropy(outputs.transpose(1, 2), targets)
+
+    def ignoring(outputs: Tensor, targets: Tensor) -> Tensor:
+        return functional.cross_entropy(outputs.transpose(1, 2), targets, ignore_index=0)
+
+    network = nn.Sequential(nn.Embedding(50, 32, padding_idx=0), nn.Linear(32, 50))
+    assert verdict(network, batch, counting) == ["warning padding_in_loss"]
+    assert verdict(network, batch, ignoring) == []
+    full = torch.randint(1, 50, (8, 21))
+    assert verdict(network, (full[:, :-1], full[:, 1:]), counting) == []
+
+
+def test_forgotten_targets_are_asked_for(mlp: Any, rows: Any) -> None:
+    with pytest.raises(
+        MeasurementError, match=r"(?s)batch has no targets.*pass \(inputs, targets\)"
+    ):
+        check(mlp(), rows[0], nn.CrossEntropyLoss())
+    assert check(mlp(outputs=20), rows[0], nn.MSELoss()).loss > 0, "an autoencoder's own input"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import torch
+from torch import nn
 
 from leadline.doctor.examination import Examination
 from leadline.doctor.finding import Evidence, Finding, counted
@@ -49,6 +50,8 @@ def _labels(seen: Examination) -> Iterator[Finding]:
         return
     if not seen.nature.over_classes or len(numbers) < 4 * classes or classes < 3:
         return
+    if seen.survey.outputs.ndim > 2 or _same_vocabulary(seen, classes):
+        return  # tokens, of which the first is often kept for padding
     present = torch.bincount(numbers, minlength=classes)
     if present[0] == 0 and bool((present[1:] > 0).all()):
         yield Finding(
@@ -66,6 +69,13 @@ def _labels(seen: Examination) -> Iterator[Finding]:
             ),
             remedy="subtract 1 from the labels and drop one output",
         )
+
+
+def _same_vocabulary(seen: Examination, classes: int) -> bool:
+    """Whether the inputs are token numbers out of as many as there are classes."""
+    whole = any(not t.is_floating_point() and not t.is_complex() for t in seen.batch.inputs)
+    tables = (m for m in seen.model.modules() if isinstance(m, nn.Embedding))
+    return whole and any(table.num_embeddings == classes for table in tables)
 
 
 def _one_class(seen: Examination) -> Iterator[Finding]:

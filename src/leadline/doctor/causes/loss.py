@@ -7,8 +7,11 @@ import re
 from collections.abc import Iterator
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from leadline.core.errors import MeasurementError
+from leadline.core.seeds import preserved_random_state
+from leadline.core.taps import plain_name
 from leadline.doctor.examination import Examination
 from leadline.doctor.finding import Evidence, Finding
 from leadline.measure.batch import Batch
@@ -19,6 +22,7 @@ def signs(seen: Examination) -> Iterator[Finding]:
     yield from _broadcast(seen)
     yield from _sums(seen)
     yield from _wrong_axis(seen)
+    yield from _padding(seen)
 
 
 def _shape(tensor: Tensor) -> str:
@@ -112,6 +116,60 @@ def _wrong_axis(seen: Examination) -> Iterator[Finding]:
         )
 
 
+PADDED = 0.3
+"""Share of padding among the targets from which on a loss that counts it is misled."""
+
+
+def _padding(seen: Examination) -> Iterator[Finding]:
+    """Targets that are padding, of the same vocabulary as the inputs, and that the loss counts."""
+    nature, numbers = seen.nature, seen.targets
+    if nature is None or not nature.over_classes or numbers is None or numbers.is_floating_point():
+        return
+    if all(tensor.is_floating_point() for tensor in seen.batch.inputs) or not numbers.numel():
+        return
+    for path, table in seen.model.named_modules():
+        if not isinstance(table, nn.Embedding) or table.padding_idx is None:
+            continue
+        share = float((numbers == table.padding_idx).float().mean())
+        if table.num_embeddings != nature.classes or share <= PADDED:
+            continue
+        if not _counts(seen, nature.class_axis or -1, numbers == table.padding_idx):
+            continue
+        yield Finding(
+            cause="padding_in_loss",
+            severity="warning",
+            summary=f"{share:.0%} of the targets are padding, and the loss counts them: the "
+            "network is paid for predicting padding",
+            layers=(plain_name(path),),
+            evidence=(
+                Evidence(
+                    quantity=f"share of the targets that are {table.padding_idx}, the padding",
+                    measured=share,
+                    expected=f"below {PADDED:g}, or left out of the loss",
+                ),
+            ),
+            remedy=f"pass ignore_index={table.padding_idx} to the loss",
+        )
+        return
+
+
+def _counts(seen: Examination, axis: int, padding: Tensor) -> bool:
+    """Whether the loss changes with the outputs where the targets are padding."""
+    outputs, generator = seen.survey.outputs, torch.Generator().manual_seed(0)
+    rows = outputs.movedim(axis, -1)
+    if seen.loss is None or rows[..., 0].numel() != padding.numel():
+        return False
+    noise = torch.randn(rows.shape, generator=generator).to(rows)
+    changed = rows + noise * padding.reshape(rows.shape[:-1])[..., None]
+    try:
+        with preserved_random_state(), torch.no_grad():
+            now = float(seen.loss(outputs, seen.targets))
+            then = float(seen.loss(changed.movedim(-1, axis), seen.targets))
+    except Exception:
+        return False  # a loss that takes more than the tensor of the outputs cannot be asked
+    return not math.isclose(now, then, rel_tol=1e-6)
+
+
 OUT_OF_RANGE = re.compile(r"out of (bounds|range)|num_classes", re.IGNORECASE)
 """How torch says that a class number has no output: CrossEntropyLoss, gather, one_hot."""
 
@@ -127,6 +185,13 @@ def explain_failed_loss(outputs: Tensor, batch: Batch, reason: str) -> Finding |
     targets = batch.targets
     if not isinstance(targets, Tensor) or outputs.ndim < 1:
         return None
+    if any(targets is tensor for tensor in batch.inputs) and targets.shape != outputs.shape:
+        raise MeasurementError(
+            expected="a batch with targets",
+            received=f"one tensor {_shape(targets)}, held against outputs {_shape(outputs)}: the "
+            "batch has no targets",
+            remedy="pass (inputs, targets)",
+        )
     if not targets.is_floating_point() and OUT_OF_RANGE.search(reason):
         return _out_of_range(outputs, targets, reason)
     if outputs.shape != targets.shape and OTHER_SHAPE.search(reason):
