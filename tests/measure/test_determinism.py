@@ -104,8 +104,65 @@ def test_the_inputs_and_the_model_are_left_as_found() -> None:
     assert not any(module._forward_hooks for module in model.modules())
 
 
-def test_the_cost_is_four_passes_of_two_examples() -> None:
+def test_the_cost_is_six_passes_of_two_examples() -> None:
     model, sizes = nn.Linear(4, 2), []
     model.register_forward_hook(lambda module, args, output: sizes.append(len(output)))
     determinism(model, INPUTS)
-    assert sizes == [2, 2, 2, 2]
+    assert sizes == [2] * 6
+
+
+class Modes(nn.Module):
+    """Scales its input, by another factor in training mode."""
+
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.layer, self.factor = nn.Linear(4, 4), factor
+
+    def forward(self, x: Tensor) -> Tensor:
+        answer: Tensor = self.layer(x)
+        return answer * self.factor if self.training else answer
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_the_two_modes_of_a_model_are_held_against_each_other(training: bool) -> None:
+    assert determinism(Modes(1.0).train(training), INPUTS).modes == 0.0
+    model = Modes(3.0).train(training)
+    assert determinism(model, INPUTS).modes == pytest.approx(2.0, rel=1e-5)
+    assert model.training is training
+
+
+class Boxes(nn.Linear):
+    """Returns one number in training mode, as detectors return their loss."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return super().forward(input).mean() if self.training else super().forward(input)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.Dropout(0.1),
+        nn.RReLU(),
+        nn.BatchNorm1d(4),
+        nn.utils.parametrizations.spectral_norm(nn.Linear(4, 4)),
+        Boxes(4, 4),
+        Apply(lambda x: x * random.random()),
+        Apply(lambda x: x * float(np.random.rand())),
+    ],
+    ids=["dropout", "rrelu", "batch norm", "spectral norm", "other shape", "python", "numpy"],
+)
+def test_modes_that_differ_by_design_are_not_compared(layer: nn.Module) -> None:
+    model = nn.Sequential(nn.Linear(4, 4), layer)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    assert determinism(model, INPUTS).modes is None
+    assert all(torch.equal(before[name], v) for name, v in model.state_dict().items())
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+def test_padding_that_torch_fills_with_zeros_in_evaluation_mode_is_no_difference() -> None:
+    layer = nn.TransformerEncoderLayer(4, 2, 8, dropout=0.0, batch_first=True)
+    padding = torch.tensor([[False, False, True], [False, True, True]])
+    inputs = torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(0))
+    batch = {"src": inputs, "src_key_padding_mask": padding}
+    found = determinism(nn.TransformerEncoder(layer, 1), batch).modes
+    assert found is not None and found < 1e-5

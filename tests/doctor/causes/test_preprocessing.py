@@ -171,3 +171,61 @@ def test_only_what_may_be_pixels_is_said_to_be_divided_by_255_twice(mlp: Any) ->
         (finding,) = check(mlp(), (inputs, labels), loss).findings
         assert (finding.cause, finding.severity) == ("input_double_normalized", "warning")
         assert ("255" in finding.summary) == divided
+
+
+def test_inputs_that_are_scaled_in_one_mode_only_are_told(
+    verdict: Any, mlp: Any, rows: Any
+) -> None:
+    class Scales(nn.Module):
+        def __init__(self, only: bool) -> None:
+            super().__init__()
+            self.network, self.only = mlp(), only
+
+        def forward(self, x: Tensor) -> Tensor:
+            answer: Tensor = self.network(x / 2 if self.training or not self.only else x)
+            return answer
+
+    loss = nn.CrossEntropyLoss()
+    assert verdict(Scales(only=True), rows, loss) == ["warning preprocess_train_test_mismatch"]
+    assert verdict(Scales(only=False), rows, loss) == []
+
+
+class Scaled(nn.Module):
+    """Pixels as bytes, made floating inside."""
+
+    def __init__(self, scale: float) -> None:
+        super().__init__()
+        self.network, self.scale = plain(), scale
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.network(x.float() / self.scale)
+
+
+def test_bytes_that_the_model_turns_into_large_numbers_are_found(
+    verdict: Any, pixels: Tensor
+) -> None:
+    batch, loss = (pixels.to(torch.uint8), LABELS), nn.CrossEntropyLoss()
+    assert verdict(Scaled(1.0), batch, loss) == ["error input_not_normalized"]
+    assert verdict(Scaled(255.0), batch, loss) == []
+
+
+class Two(nn.Module):
+    """Two inputs, the second through a layer of its own behind a scale."""
+
+    def __init__(self, scale: float = 1.0) -> None:
+        super().__init__()
+        self.a, self.b, self.end = nn.Linear(20, 16), nn.Linear(8, 16), nn.Linear(16, 5)
+        self.scale = scale
+
+    def forward(self, a: Tensor, b: Tensor) -> Tensor:
+        return self.end(torch.relu(self.a(a) + self.b(b / self.scale)))
+
+
+def test_the_second_of_two_inputs_is_judged_by_itself(verdict: Any) -> None:
+    generator = torch.Generator().manual_seed(0)
+    a, b = torch.randn(64, 20, generator=generator), torch.randn(64, 8, generator=generator)
+    labels, loss = torch.arange(64) % 5, nn.CrossEntropyLoss()
+    found = verdict(Two(), ((a, 200 * b), labels), loss)
+    assert "error input_not_normalized" in found
+    assert verdict(Two(), ((a, b), labels), loss) == []
+    assert verdict(Two(scale=200), ((a, 200 * b), labels), loss) == [], "scaled by the model"

@@ -9,12 +9,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from leadline.core.errors import LeadlineError
+from leadline.core.taps import Taps, tensors_in
+from leadline.doctor.causes.numerics import ROUNDING
 from leadline.doctor.examination import Examination
 from leadline.doctor.finding import Evidence, Finding, Severity
+from leadline.measure.layers import Layer, on_layer
 
 LARGE = 10.0
 """Root mean square of an input from which on it is large: raw pixels have about 130."""
@@ -31,33 +36,94 @@ UNEVEN = 1e3
 SOURCE = "LeCun et al. 1998, Efficient BackProp, section 4.3"
 
 
+OTHER_FUNCTION = 1e-3
+"""Relative difference of the two modes beyond any rounding."""
+
 FAR_TARGETS = 100.0
 """Root mean square of regression targets from which on a network first learns their scale."""
 
 
 def signs(seen: Examination) -> Iterator[Finding]:
-    """What the scale of the inputs and of the targets says."""
+    """What the scale of the inputs and of the targets says, and the model's two modes."""
     yield from _inputs(seen)
     yield from _targets(seen)
+    yield from _modes(seen)
 
 
 def _inputs(seen: Examination) -> Iterator[Finding]:
-    floating = [t for t in seen.batch.inputs if t.is_floating_point() and t.numel()]
-    if not floating or not bool(torch.isfinite(floating[0]).all()):
-        return
-    inputs = floating[0].float()
+    """The first input whose scale is a fault: one finding is enough to look at them all."""
     if normalises_at_once(seen):
         return
-    given = float(inputs.square().mean().sqrt())
-    entering = seen.survey.entering if seen.survey.entering is not None else given
+    given = [t for t in seen.batch.inputs if t.numel() and not t.is_complex()]
+    floating = [t.float() for t in given if t.is_floating_point()]
+    entering = seen.survey.entering
+    if not floating:
+        if given and entering is not None and entering > LARGE and not embeds(seen):
+            yield _large(seen, max(given, key=Tensor.numel).float(), entering)
+        return
+    for number, inputs in enumerate(floating):
+        if not bool(torch.isfinite(inputs).all()):
+            continue
+        raw = _size(inputs)
+        if number == 0:
+            found = _judged(seen, inputs, raw if entering is None else entering)
+        else:
+            found = _judged(seen, inputs, raw)
+            found = found if found is not None and _enters(seen, inputs) else None
+        if found is not None:
+            yield found
+            return
+
+
+def _judged(seen: Examination, inputs: Tensor, entering: float) -> Finding | None:
+    """What is wrong with one input's scale; `entering` is what is left of it at the first layer."""
+    given = _size(inputs)
     size = min(given, entering, key=lambda value: abs(math.log(value)) if value else math.inf)
     uneven = _unevenness(inputs) if math.isclose(given, entering, rel_tol=1e-3) else 1.0
     if size > LARGE:
-        yield _large(seen, inputs, size)
-    elif uneven > UNEVEN:
-        yield _uneven(uneven)
-    elif 0 < size * _filling(inputs) < SMALL:
-        yield _small(inputs, size * _filling(inputs))
+        return _large(seen, inputs, size)
+    if uneven > UNEVEN:
+        return _uneven(uneven)
+    if 0 < size * _filling(inputs) < SMALL:
+        return _small(inputs, size * _filling(inputs))
+    return None
+
+
+def _size(inputs: Tensor) -> float:
+    return float(inputs.square().mean().sqrt())
+
+
+def embeds(seen: Examination) -> bool:
+    """Whether whole numbers are looked up: then they are names, and have no scale."""
+    modules = seen.model.modules()
+    return any(isinstance(m, nn.Embedding | nn.EmbeddingBag) for m in modules) or any(
+        "embedding" in layer.kind.lower() for layer in seen.survey.layers
+    )
+
+
+def _enters(seen: Examination, inputs: Tensor) -> bool:
+    """Whether a dense layer or convolution is given this input as it is, or reshaped.
+
+    A time step that is turned into waves first, or a mask, may have any scale.
+    Cost: 1 forward pass.
+    """
+    affine = {layer.name for layer in seen.survey.layers if layer.is_affine}
+    size, found = _size(inputs), [False]
+
+    def listen(layer: Layer, given: tuple[Any, ...], output: Tensor) -> None:
+        if layer.name in affine:
+            same = (t for t in tensors_in(given) if t.numel() == inputs.numel())
+            close = (math.isclose(_size(t.float()), size, rel_tol=1e-3) for t in same)
+            found[0] = found[0] or any(close)
+
+    batch = seen.batch.with_inputs(*(tensor.clone() for tensor in seen.batch.inputs))
+    with Taps(seen.model) as taps, torch.no_grad():
+        on_layer(taps, listen)
+        try:
+            batch.forward(seen.model)
+        except LeadlineError:
+            return False
+    return found[0]
 
 
 def _filling(inputs: Tensor) -> float:
@@ -178,4 +244,28 @@ def _targets(seen: Examination) -> Iterator[Finding]:
         remedy="subtract the mean of the training targets and divide by their standard deviation; "
         "turn predictions back at the end",
         source=SOURCE,
+    )
+
+
+def _modes(seen: Examination) -> Iterator[Finding]:
+    """A model that neither drops nor normalises by the batch, and yet minds the mode."""
+    found = seen.determinism
+    if found is None or found.modes is None or not found.modes > OTHER_FUNCTION:
+        return
+    if found.repeated > ROUNDING or found.redrawn > ROUNDING:
+        return
+    yield Finding(
+        cause="preprocess_train_test_mismatch",
+        severity="warning",
+        summary="the model computes something else in evaluation mode, and neither dropout nor "
+        "batch norm explains it: what it learns is not what is used",
+        evidence=(
+            Evidence(
+                quantity="relative difference of the outputs in the two modes",
+                measured=found.modes,
+                expected="0",
+            ),
+        ),
+        remedy="look for self.training in the model: scaling and normalising of inputs belong into "
+        "both modes alike",
     )
