@@ -120,3 +120,16 @@ def test_the_model_and_the_random_stream_stay_as_they_were() -> None:
 def test_a_tolerance_that_decides_nothing_is_refused(name: str) -> None:
     with pytest.raises(MeasurementError, match=f"a {name}_tolerance between 0 and 1"):
         at(lambda p: p.square().sum(), 0.0, 0.0, **{f"{name}_tolerance": 0.0})
+
+
+def test_a_search_that_is_cut_short_decides_for_a_saddle_only() -> None:
+    """After two products, a single negative eigenvalue among two hundred is not yet in sight."""
+    hidden = torch.cat([torch.tensor([-1e-2]), torch.linspace(1, 2, 199)]).double()
+    found = at(lambda p: (hidden * p.square()).sum(), *[0.0] * 200, max_products=2)
+    assert not found.converged and found.smallest > 0
+    assert found.kind == "undecided"
+    assert at(lambda p: (hidden * p.square()).sum(), *[0.0] * 200).kind == "saddle"
+    half = torch.cat([-torch.linspace(1, 2, 100), torch.linspace(1, 2, 100)]).double()
+    found = at(lambda p: (half * p.square()).sum(), *[0.0] * 200, max_products=4)
+    assert not found.converged
+    assert found.kind == "saddle"

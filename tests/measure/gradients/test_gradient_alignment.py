@@ -67,4 +67,11 @@ def test_a_gradient_that_is_not_finite_spoils_the_whole_cosine() -> None:
 
 def test_one_batch_is_not_enough() -> None:
     with pytest.raises(MeasurementError, match="two batches or more"):
-        gradient_alignment(nn.Linear(1, 1), [torch.ones(1, 1)], loss=lambda o, t: o.sum())
+        gradient_alignment(nn.Linear(1, 1), [(torch.ones(1, 1),)], loss=lambda o, t: o.sum())
+
+
+def test_one_batch_in_the_place_of_several_is_refused() -> None:
+    x, y = torch.ones(4, 1), torch.zeros(4, 1)
+    for given in ((x, y), [x, y], x, {"input": x}):
+        with pytest.raises(MeasurementError, match=r"bare (tensor|mapping)"):
+            gradient_alignment(nn.Linear(1, 1), given, loss=lambda o, t: o.sum())

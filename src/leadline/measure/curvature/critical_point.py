@@ -26,7 +26,7 @@ from leadline.measure.batch import Loss
 from leadline.measure.curvature.curvature import curvature_matrix
 from leadline.measure.curvature.lanczos import Search, eigenpairs
 
-Kind = Literal["minimum", "maximum", "saddle", "degenerate", "not critical"]
+Kind = Literal["minimum", "maximum", "saddle", "degenerate", "not critical", "undecided"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -66,11 +66,12 @@ def critical_point(
 
     `not critical` while the norm of the gradient is above `gradient_tolerance` (in units of loss
     per unit of parameter; training by mini-batches hardly ever gets there). An eigenvalue counts as
-    zero when it is below `curvature_tolerance` times the largest in magnitude. With one of the
-    ends zero and none negative the answer is `degenerate`: the second derivative does not decide
-    between a flat minimum and a saddle of higher order; so is a Hessian of zeros. The extremes are
-    told for every kind. They are of this batch's loss, or of the mean over a list of batches, as
-    for `curvature_matrix`, whose errors apply.
+    zero when it is below `curvature_tolerance` times the largest in magnitude. With one of the ends
+    zero and none negative the answer is `degenerate`: the second derivative does not decide between
+    a flat minimum and a saddle of higher order; so is a Hessian of zeros. The extremes are told for
+    every kind. A search that ends before it has converged leaves the kind `undecided`, but for a
+    saddle: what it has seen of both signs lies within the spectrum. They are of this batch's loss,
+    or of the mean over a list of batches, as for `curvature_matrix`, whose errors apply.
 
     Cost: 1 forward-backward pass and one product for each step of the search, some 10 to 60.
 
@@ -99,9 +100,12 @@ def critical_point(
     smallest, largest = float(pairs.values.min()), float(pairs.values.max())
     norm = float(torch.linalg.vector_norm(gradient))
     zero = curvature_tolerance * max(abs(smallest), abs(largest))
+    kind = _kind(smallest, largest, zero) if norm <= gradient_tolerance else "not critical"
+    if not pairs.converged and kind not in ("saddle", "not critical"):
+        kind = "undecided"
     down = pairs.vectors[int(pairs.values.argmin())] if smallest < -zero else None
     return CriticalPoint(
-        kind=_kind(smallest, largest, zero) if norm <= gradient_tolerance else "not critical",
+        kind=kind,
         loss=value,
         gradient_norm=norm,
         smallest=smallest,

@@ -14,7 +14,7 @@ Both are given, since one large layer can hide what the others do.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,7 +47,8 @@ def gradient_alignment(
 
     A cosine is NaN where a gradient is 0 or missing. `loss` is a function of (outputs, targets),
     the mean over the batch; None is the loss that the model itself returns. Raises MeasurementError
-    for fewer than two batches, a model that fails, has nothing to learn or a loss without gradient.
+    for fewer than two batches, a single batch or bare tensors in their place, a model that fails,
+    has nothing to learn or a loss without gradient.
 
     Cost: 1 forward-backward pass per batch, and two gradients of memory.
 
@@ -55,7 +56,7 @@ def gradient_alignment(
     (see `gradient_noise_scale`), and below 0 throughout that the batches want different things.
 
     >>> model = nn.Linear(2, 1, bias=False)
-    >>> batches = [torch.tensor([[1.0, 0.0]]), torch.tensor([[1.0, 1.0]])]
+    >>> batches = [(torch.tensor([[1.0, 0.0]]),), (torch.tensor([[1.0, 1.0]]),)]
     >>> measured = gradient_alignment(model, batches, loss=lambda outputs, targets: outputs.sum())
     >>> [round(cosine, 4) for cosine in measured.successive]  # of an angle of 45 degrees
     [0.7071]
@@ -64,8 +65,10 @@ def gradient_alignment(
     parameters = list(wanted.values())
     before: list[Tensor | None] | None = None
     rows: list[Tensor] = []
+    _refuse_one_batch(batches)
     with Taps(model), torch.enable_grad():
         for batch in batches:
+            _refuse_one_batch(batch if isinstance(batch, Tensor) else None)
             given = read_batch(batch, model=model)
             now = gradients_of(given.loss(model, loss), parameters)
             if before is not None:
@@ -91,6 +94,17 @@ def gradient_alignment(
             },
         ),
     )
+
+
+def _refuse_one_batch(given: Any) -> None:
+    """A bare tensor is a part of one batch: of (x, y), x would be held against y."""
+    if isinstance(given, Tensor | Mapping):
+        kind = "tensor" if isinstance(given, Tensor) else "mapping"
+        raise MeasurementError(
+            expected="several batches: a list of (inputs, targets), or a loader",
+            received=f"a bare {kind}, which is a batch or a part of one",
+            remedy="pass [batch, other_batch]; a batch that is one tensor as (tensor,)",
+        )
 
 
 def gradient_cosines(
