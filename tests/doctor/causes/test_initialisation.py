@@ -103,3 +103,17 @@ def test_a_network_that_is_sure_and_wrong_at_the_start_is_told(
 def test_the_start_of_a_sum_is_that_of_all_targets(verdict: Any, mlp: Any, rows: Any) -> None:
     found = verdict(mlp(), rows, nn.CrossEntropyLoss(reduction="sum"))
     assert found == ["warning loss_reduction_wrong"]
+
+
+@pytest.mark.parametrize("depth", [8, 20])
+def test_tiny_weights_beside_ordinary_biases_are_a_bad_scale_and_not_dead_units(
+    mlp: Any, rows: Any, depth: int
+) -> None:
+    network = mlp(depth=depth)
+    with torch.no_grad():
+        for module in network.modules():
+            if isinstance(module, nn.Linear):
+                module.weight.normal_(std=0.01)
+    findings = check(network, rows, nn.CrossEntropyLoss()).findings
+    assert findings[0].cause == "init_bad_scale"
+    assert "hidden_activation_wrong" not in {finding.cause for finding in findings}

@@ -48,10 +48,11 @@ def signs(seen: Examination) -> Iterator[Finding]:
     """What the activations say."""
     yield from _output(seen)
     yield from _bounded(seen)
-    yield from _dead(seen)
+    flow = gradient_flow_of(seen.survey)
+    if flow is None or not flow.vanishes:
+        yield from _dead(seen)  # where the signal itself vanishes, no unit can say anything
     yield from _saturated(seen)
     yield from _linear(seen)
-    flow = gradient_flow_of(seen.survey)
     if flow is not None and flow.vanishes and _sigmoidal_share(seen) > 0.5:
         yield _vanishing(seen, flow)
 

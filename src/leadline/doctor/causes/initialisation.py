@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from leadline.doctor.causes.preprocessing import LARGE
+from leadline.doctor.causes.preprocessing import LARGE, embeds
 from leadline.doctor.depth import GONE, WEAK, gradient_flow_of, signal_growth_of
 from leadline.doctor.examination import Examination
 from leadline.doctor.finding import Evidence, Finding, Severity
+from leadline.measure.survey import LayerRecord
 
 START = 3.0
 """A loss at the start of more than so many times the ignorant one is bad luck no more."""
@@ -88,7 +89,7 @@ def _gradient(seen: Examination) -> Finding | None:
         return None  # the activation's fault, named there
     normed = any("norm" in layer.kind.lower() for layer in seen.survey.layers)
     affine = [layer for layer in seen.survey.layers if layer.is_affine]
-    growth = affine[-1].std / affine[0].std if affine[0].std > 0 else math.inf
+    growth = _growth(seen, affine)
     what = "explodes" if flow.explodes else "vanishes"
     return Finding(
         cause="init_bad_scale" if normed or not 0.1 < growth < 10 else "norm_missing",
@@ -98,7 +99,7 @@ def _gradient(seen: Examination) -> Finding | None:
         evidence=(
             flow.evidence,
             Evidence(
-                quantity="spread of the last layer over that of the first",
+                quantity="spread of the last layer over the examples, over that of the first layer",
                 measured=growth,
                 expected="within a power of ten of 1",
             ),
@@ -106,6 +107,19 @@ def _gradient(seen: Examination) -> Finding | None:
         remedy=REMEDY,
         source=SOURCE,
     )
+
+
+def _growth(seen: Examination, affine: list[LayerRecord]) -> float:
+    """The last layer's spread over the first's; over the examples, where the last is the output.
+
+    Biases spread the units of a layer whatever the input is: only what differs between examples
+    is signal.
+    """
+    outputs, last = seen.survey.outputs, affine[-1]
+    spread = last.std
+    if outputs.shape == last.shape and outputs.ndim and len(outputs) > 1:
+        spread = float(outputs.float().var(dim=0).mean().sqrt())
+    return spread / affine[0].std if affine[0].std > 0 else math.inf
 
 
 def _signal(seen: Examination) -> Finding | None:
@@ -141,7 +155,10 @@ def _start(seen: Examination) -> Finding | None:
     if not math.isfinite(loss) or loss <= START * expected + count:
         return None
     inputs = [t.float() for t in seen.batch.inputs if t.is_floating_point()]
-    if inputs and float(inputs[0].square().mean().sqrt()) > LARGE:
+    sizes = [float(tensor.square().mean().sqrt()) for tensor in inputs]
+    if not inputs and not embeds(seen):
+        sizes = [seen.survey.entering or 0.0]
+    if any(size > LARGE for size in sizes[:1]):
         return None  # the inputs' fault, named there
     last = seen.survey.layers[-1:] if seen.survey.layers else ()
     name = f"ln {nature.classes}" if nature.classes else "ln 2"
