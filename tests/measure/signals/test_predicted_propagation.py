@@ -186,13 +186,87 @@ def test_behind_a_layer_it_does_not_know_the_theory_begins_anew() -> None:
 
 def test_dropout_in_training_adds_its_noise() -> None:
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(2000, 2000), nn.Dropout(0.5), nn.ReLU())
+    model = nn.Sequential(nn.Linear(2000, 2000), nn.ReLU(), nn.Dropout(0.5))
     inputs = torch.randn(8, 2000)
     training, evaluating = (
         predicted_propagation(model.train(mode), inputs) for mode in (True, False)
     )
-    assert training.at("1")["predicted"] == pytest.approx(2 * evaluating.at("1")["predicted"])
-    assert training.at("1")["ratio"] == pytest.approx(1, abs=0.1)
+    assert training.at("2")["predicted"] == pytest.approx(2 * evaluating.at("2")["predicted"])
+    assert training.at("2")["ratio"] == pytest.approx(1, abs=0.1)
+
+
+@pytest.mark.parametrize("norm", [nn.LayerNorm(1000), nn.GroupNorm(4, 1000), nn.RMSNorm(1000)])
+@pytest.mark.parametrize("activation", [nn.ReLU, nn.Sigmoid, nn.GELU])
+def test_a_norm_behind_an_activation_removes_the_mean_from_the_cosine(
+    activation: type[nn.Module], norm: nn.Module
+) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Linear(1000, 1000), activation(), norm, nn.Linear(1000, 1000), nn.ReLU(),
+    )  # fmt: skip
+    profile = predicted_propagation(model, torch.randn(16, 1000))
+    assert profile.column("ratio") == pytest.approx([1.0] * 5, abs=0.2)
+    assert profile.column("predicted_cosine") == pytest.approx(profile.column("cosine"), abs=0.05)
+
+
+def test_a_mean_that_rms_norm_leaves_is_removed_by_a_later_norm() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Linear(1000, 1000), nn.ReLU(), nn.RMSNorm(1000), nn.Dropout(0.2), nn.LayerNorm(1000)
+    )
+    profile = predicted_propagation(model, torch.randn(16, 1000))
+    assert profile.column("predicted_cosine") == pytest.approx(profile.column("cosine"), abs=0.05)
+
+
+@pytest.mark.parametrize(
+    "between",
+    [[nn.ReLU()], [nn.ReLU(), nn.LayerNorm(64)], [nn.Dropout(0.5)], [nn.ReLU(), nn.Identity()]],
+)
+def test_an_activation_of_what_is_not_gaussian_is_not_predicted(between: list[nn.Module]) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(64, 64), *between, nn.Tanh(), nn.Linear(64, 64), nn.Tanh())
+    said = predicted_propagation(model, torch.randn(4, 64)).column("predicted")
+    known = [not math.isnan(value) for value in said]
+    assert known == [True] * (1 + len(between)) + [False, True, True]
+
+
+def test_scales_of_a_norm_that_differ_end_the_prediction_at_the_activation() -> None:
+    model = nn.Sequential(nn.Linear(64, 64), nn.LayerNorm(64), nn.Tanh())
+    inputs = torch.randn(4, 64)
+    assert predicted_propagation(model, inputs).at("2")["predicted"] > 0
+    with torch.no_grad():
+        model[1].weight[0] = 5.0
+    assert math.isnan(predicted_propagation(model, inputs).at("2")["predicted"])
+
+
+GRID = {"relu": 1000, "tanh": 256, "gelu": 500, "sigmoid": 1000, "leaky_relu": 256, "selu": 500}
+"""Activations and widths."""
+
+
+@pytest.mark.parametrize("norm_last", [False, True], ids=["norm first", "norm last"])
+@pytest.mark.parametrize("norm", FEATURE_NORMS)
+@pytest.mark.parametrize("scheme", ["he", "lecun", "orthogonal"])
+def test_both_columns_hold_for_initialisations_activations_and_norms(
+    scheme: str, norm: str, norm_last: bool
+) -> None:
+    """The measurement itself over its grid, three layers deep."""
+    torch.manual_seed(0)
+    for activation, width in GRID.items():
+        linears = linear_layers(scheme=scheme, activation=activation, depth=3, width=width)
+        layers: list[nn.Module] = []
+        for linear in linears:
+            parts = [make_feature_norm(norm, width), make_activation(activation)]
+            layers += [linear, *(reversed(parts) if norm_last else parts)]
+        shared, own = torch.randn(1, width), torch.randn(32, width)
+        profile = predicted_propagation(nn.Sequential(*layers), (own + shared) / 2**0.5)
+        room = 5 * (5 * 3 / width) ** 0.5
+        assert all(abs(math.log(ratio)) < room for ratio in profile.column("ratio")), activation
+        said = profile.column("predicted_cosine")
+        assert any(map(math.isnan, said)) == (norm == "batch"), activation
+        apart = [
+            abs(one - other) for one, other in zip(profile.column("cosine"), said, strict=True)
+        ]
+        assert not any(value > room / 4 for value in apart), activation  # NaN is not
 
 
 def test_batch_norm_in_evaluation_is_no_longer_of_this_batch() -> None:

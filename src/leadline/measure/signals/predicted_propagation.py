@@ -4,11 +4,14 @@ The theory follows the forward pass. From the inputs' size and likeness on, each
 
     linear      q' = sw2 q + sb2                     sw2 = fan_in * mean(w^2), sb2 = mean(b^2)
     activation  q' = E[f(sqrt(q) z)^2]
-    norm        q' = mean(w^2) q / (q + eps) + mean(b^2)
+    norm        q' = mean(w^2) v / (v + eps) + mean(b^2)
 
-and the cosine by the correlation map (the file `mean_field`). It holds for weights drawn
-independently, so that a distance between the two columns is either chance, which a layer of N units
-adds as a relative error of about sqrt(5 / N) with ReLU, or structure that training has put there.
+where v = q - m^2 if the norm removes the mean m over its units, and v = q if it does not. m is the
+biases' mean behind a linear layer and E[f(sqrt(q) z)] behind an activation. The cosine follows by
+the correlation map (the file `mean_field`), and by c' = (c q - m^2) / (q - m^2) where a mean is
+removed. All this holds for weights drawn independently, so that a distance between the two columns
+is either chance, which a layer of N units adds as a relative error of about sqrt(5 / N) with ReLU,
+or structure that training has put there.
 
 The surprising choice: sw2 and sb2 are read from the weights, not from the initialisation's name,
 and f is the layer itself. So any dense network can be held against the theory, and a wrong
@@ -19,7 +22,7 @@ from __future__ import annotations
 
 import copy
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -49,11 +52,17 @@ _CLASSES = {name.replace("_", "") for name in ENTRYWISE | {"prelu"}}
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Signal:
-    """What the theory knows of a tensor: `variances` per row, the cosine of neighbouring rows."""
+    """What the theory knows of a tensor: `variances` per row, the cosine of neighbouring rows.
+
+    `means` are the rows' means over their units, and `gaussian` says that the units are distributed
+    like sums of many, as an activation must be given them.
+    """
 
     tensor: Tensor
     variances: Tensor  # [rows], float64
+    means: Tensor  # [rows], float64
     cosine: float
+    gaussian: bool
 
 
 def predicted_propagation(model: nn.Module, batch: Any) -> Profile:
@@ -63,7 +72,9 @@ def predicted_propagation(model: nn.Module, batch: Any) -> Profile:
     `predicted_cosine` from the theory, `ratio` = second_moment / predicted. The theory knows linear
     layers, activations, dropout, batch norm in training mode, layer, RMS and group norm; after any
     other layer (a convolution, a sum) it has NaN, and begins anew from what the next linear layer
-    is given. After batch norm the cosine is NaN: it depends on the whole batch. Raises
+    is given. An activation has a prediction only behind a linear layer, with norms and dropout in
+    evaluation between them at most: elsewhere its inputs are not Gaussian, and NaN follows until
+    the next linear layer. After batch norm the cosine is NaN: it depends on the whole batch. Raises
     MeasurementError when it has nothing to say of the whole model.
 
     Cost: 1 forward pass, and for each activation some thousand evaluations per example.
@@ -145,16 +156,22 @@ def _pass_on(
     if signal is None:
         return None
     if isinstance(layer.module, PASSED_ON) or _keeps_all(layer.module):
-        return _Signal(tensor=output, variances=signal.variances, cosine=signal.cosine)
+        return replace(signal, tensor=output)
     if isinstance(layer.module, nn.Dropout):
         kept = 1 - layer.module.p
-        return _Signal(
-            tensor=output, variances=signal.variances / kept, cosine=signal.cosine * kept
+        return replace(
+            signal,
+            tensor=output,
+            variances=signal.variances / kept,
+            cosine=signal.cosine * kept,
+            gaussian=False,
         )
     if isinstance(layer.module, (*BATCH_NORMS, *ROW_NORMS)):
         return _through_norm(signal, layer.module, output)
     activation = _activation(layer, inputs)
-    return None if activation is None else _through_activation(signal, activation, output)
+    if activation is None or not signal.gaussian:
+        return None
+    return _through_activation(signal, activation, output)
 
 
 def _linear(layer: Layer, inputs: tuple[Any, ...]) -> tuple[Tensor, Tensor | None] | None:
@@ -175,7 +192,13 @@ def _measured(entering: Tensor) -> _Signal:
     rows = entering.detach().reshape(-1, entering.shape[-1]).cpu().double()
     unit = functional.normalize(rows, dim=1)
     cosine = (unit[:-1] * unit[1:]).sum(dim=1).mean() if entering.ndim == 2 else math.nan
-    return _Signal(tensor=entering, variances=rows.square().mean(dim=1), cosine=float(cosine))
+    return _Signal(
+        tensor=entering,
+        variances=rows.square().mean(dim=1),
+        means=rows.mean(dim=1),
+        cosine=float(cosine),
+        gaussian=False,
+    )
 
 
 def _through_linear(
@@ -187,7 +210,8 @@ def _through_linear(
     variances = gain * signal.variances + shift
     before, after = float(signal.variances.mean()), float(variances.mean())
     cosine = (gain * signal.cosine * before + shift) / after if after else math.nan
-    return _Signal(tensor=output, variances=variances, cosine=cosine)
+    means = torch.full_like(variances, 0.0 if bias is None else _mean(bias))
+    return _Signal(tensor=output, variances=variances, means=means, cosine=cosine, gaussian=True)
 
 
 def _through_activation(signal: _Signal, function: Function, output: Tensor) -> _Signal:
@@ -198,7 +222,8 @@ def _through_activation(signal: _Signal, function: Function, output: Tensor) -> 
         together = gaussian_pair_mean(function, variance=variance, correlation=signal.cosine)
         alone = float(gaussian_mean(lambda x: function(x).square(), variance))
         cosine = together / alone if alone else math.nan
-    return _Signal(tensor=output, variances=variances, cosine=cosine)
+    means = gaussian_mean(function, signal.variances)
+    return _Signal(tensor=output, variances=variances, means=means, cosine=cosine, gaussian=False)
 
 
 def _through_norm(signal: _Signal, norm: Any, output: Tensor) -> _Signal | None:
@@ -206,19 +231,49 @@ def _through_norm(signal: _Signal, norm: Any, output: Tensor) -> _Signal | None:
         if not norm.training and norm.running_mean is not None:
             return None  # the running statistics are not this batch's
         normalised = torch.ones_like(signal.variances)
-        cosine = math.nan
+        means, cosine = torch.zeros_like(signal.means), math.nan
+    elif not _normalises_rows(norm, output):
+        return None
     else:
         epsilon = norm.eps if norm.eps is not None else torch.finfo(output.dtype).eps
-        normalised = signal.variances / (signal.variances + epsilon)
-        cosine = signal.cosine
+        centred = signal if isinstance(norm, nn.RMSNorm) else _without_mean(signal)
+        normalised = centred.variances / (centred.variances + epsilon)
+        means, cosine = centred.means / (centred.variances + epsilon).sqrt(), centred.cosine
     weight, bias = norm.weight, getattr(norm, "bias", None)
-    scale = 1.0 if weight is None else _mean_square(weight)
-    shift = 0.0 if bias is None else _mean_square(bias)
+    scale, kept = (1.0, 1.0) if weight is None else (_mean_square(weight), _mean(weight))
+    shift, moved = (0.0, 0.0) if bias is None else (_mean_square(bias), _mean(bias))
     variances = scale * normalised + shift
     if shift > 0:
         after = float(variances.mean())
         cosine = (scale * cosine * float(normalised.mean()) + shift) / after
-    return _Signal(tensor=output, variances=variances, cosine=cosine)
+    return _Signal(
+        tensor=output,
+        variances=variances,
+        means=means * kept + moved,
+        cosine=cosine,
+        # Units of different scales, or about a shift, are no longer all alike.
+        gaussian=signal.gaussian and shift == 0 and (weight is None or _same_size(weight)),
+    )
+
+
+def _normalises_rows(norm: Any, output: Tensor) -> bool:
+    if isinstance(norm, nn.GroupNorm):
+        return output.ndim == 2
+    return len(norm.normalized_shape) == 1
+
+
+def _without_mean(signal: _Signal) -> _Signal:
+    """What a norm that removes the rows' means leaves to divide: c' = (c q - m^2) / (q - m^2)."""
+    squares = signal.means.square()
+    variances = (signal.variances - squares).clamp_min(0.0)
+    together = signal.cosine * float(signal.variances.mean()) - float(squares.mean())
+    left = float(variances.mean())
+    return replace(
+        signal,
+        variances=variances,
+        means=torch.zeros_like(squares),
+        cosine=together / left if left else math.nan,
+    )
 
 
 def _activation(layer: Layer, inputs: tuple[Any, ...]) -> Function | None:
@@ -249,3 +304,12 @@ def _functional(kind: str, options: tuple[Any, ...]) -> Function | None:
 
 def _mean_square(tensor: Tensor) -> float:
     return float(tensor.detach().double().square().mean())
+
+
+def _mean(tensor: Tensor) -> float:
+    return float(tensor.detach().double().mean())
+
+
+def _same_size(weight: Tensor) -> bool:
+    sizes = weight.detach().abs()
+    return bool((sizes.amax() - sizes.amin()) <= 1e-3 * sizes.amax())
