@@ -167,7 +167,8 @@ def test_nothing_in_a_sampled_step_waits_for_the_device() -> None:
 
 
 def test_steps_that_are_not_sampled_have_no_hooks() -> None:
-    model, optimizer = make_model(), make_optimizer(make_model())
+    model = make_model()
+    optimizer = make_optimizer(model)
     with leadline.watch(model, optimizer, every=5) as watch:
         hooked = []
         for _ in range(10):
@@ -458,3 +459,8 @@ def test_a_loss_that_is_not_one_number_is_said() -> None:
         pytest.raises(MeasurementError, match=r"shape \(24, 3\)"),
     ):
         watch.step(model(INPUTS))
+
+
+def test_the_optimizer_of_another_model_is_named() -> None:
+    with pytest.raises(MeasurementError, match="holds none of its parameters"):
+        leadline.watch(make_model(), make_optimizer(make_model()))

@@ -244,6 +244,13 @@ def _check(model: Any, optimizer: Any) -> None:
             received=type(optimizer).__name__,
             remedy="pass the object whose step() the loop calls",
         )
+    held = {id(p) for each in every for group in each.param_groups for p in group["params"]}
+    if not any(id(parameter) in held for parameter in model.parameters()):
+        raise MeasurementError(
+            expected="the optimizer of this model",
+            received="one that holds none of its parameters",
+            remedy="make the optimizer from model.parameters(), after the model is complete",
+        )
 
 
 def _short(value: float) -> float | str | None:

@@ -351,7 +351,9 @@ def _gradients(loss: Tensor, parameters: list[Tensor]) -> list[Tensor | None]:
     if not loss.requires_grad or not parameters:
         return [None] * len(parameters)
     try:
-        gradients = list(torch.autograd.grad(loss, parameters, allow_unused=True))
+        gradients: list[Tensor | None] = list(
+            torch.autograd.grad(loss, parameters, allow_unused=True)
+        )
     except RuntimeError as error:
         if "use_reentrant" not in str(error):
             raise

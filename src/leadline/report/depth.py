@@ -96,13 +96,13 @@ def depth_section(history: Sequence[Row]) -> str:
         return section("Through the depth", prose(text), anchor="depth")
     last = max(row["step"] for row in history if row["event"] in ("step", "watch"))
     drawn = [
-        _figure(layer_map(rows, "std"), last, title="spread of the activations", caption=SPREAD),
-        _figure(layer_map(rows, "gradient_norm"), last, title="gradient norm", caption=GRADIENT),
-        _figure(layer_map(rows, "update_ratio"), last, title="update ratio", caption=UPDATE),
+        _figure(layer_map(rows, "std"), title="spread of the activations", caption=SPREAD),
+        _figure(layer_map(rows, "gradient_norm"), title="gradient norm", caption=GRADIENT),
+        _figure(layer_map(rows, "update_ratio"), title="update ratio", caption=UPDATE),
     ]
     dead = _where_zeros(layer_map(rows, "dead"), layer_map(rows, "zeros"))
     if (np.nan_to_num(dead.values) > 0).any():
-        drawn.append(_figure(dead, last, title="dead units", caption=DEAD, shares=True))
+        drawn.append(_figure(dead, title="dead units", caption=DEAD, shares=True))
     reading = (
         f"What every layer did, looked at in {count(len(rows))} of {count(last)} steps. A row is a "
         "layer, from the input at the top to the output at the bottom; time runs to the right, and "
@@ -139,19 +139,20 @@ DEAD = (
 )
 
 
-def _figure(values: LayerMap, last: int, *, title: str, caption: str, shares: bool = False) -> str:
+def _figure(values: LayerMap, *, title: str, caption: str, shares: bool = False) -> str:
     if not values.layers:
         return ""
+    last = values.steps[-1]  # beyond it nothing was looked at
     drawing = draw_map(values, last=last, title=title, shares=shares)
     finite = np.where(np.isfinite(values.values), values.values, np.nan)[:, -1]
     if np.isnan(finite).all():
         return figure(drawing, caption=caption)
     write = percent if shares else number
     low, high = int(np.nanargmin(finite)), int(np.nanargmax(finite))
-    span = f" At the end between {write(finite[low])} ({values.layers[low]}) and "
+    span = f" At step {count(last)} between {write(finite[low])} ({values.layers[low]}) and "
     span += f"{write(finite[high])} ({values.layers[high]})."
     if finite[low] == finite[high]:
-        span = f" At the end {write(finite[low])} everywhere."
+        span = f" At step {count(last)} {write(finite[low])} everywhere."
     return figure(drawing, caption=caption + span)
 
 
