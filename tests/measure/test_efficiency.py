@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 from leadline.core.errors import MeasurementError
 from leadline.measure.efficiency import CostGrowth, Timing, cost_growth, gradient_cost
@@ -172,3 +173,31 @@ def test_what_cannot_be_measured_says_why() -> None:
         gradient_cost(nn.Linear(3, 3), batch, loss=nn.MSELoss(), sample=0)
     with pytest.raises(MeasurementError, match="RuntimeError in Linear"):
         gradient_cost(nn.Linear(4, 3), batch, loss=nn.MSELoss())
+
+
+@pytest.mark.parametrize("kind", ["weight_norm", "spectral_norm", "orthogonal"])
+def test_parametrised_weights_are_measured(kind: str) -> None:
+    torch.manual_seed(0)
+    model = getattr(nn.utils.parametrizations, kind)(nn.Linear(3, 3)).eval()
+    batch = (torch.randn(4, 3), torch.randn(4, 3))
+    cost = gradient_cost(model, batch, loss=nn.MSELoss(), repeats=1)
+    assert cost.gradient > cost.forward >= 4 * 9
+    assert cost.disagreement < 1e-6
+
+
+@pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad")
+@pytest.mark.parametrize("reentrant", [True, False])
+def test_gradient_checkpointing_is_refused_with_a_word_on_what_to_do(reentrant: bool) -> None:
+    class Saving(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.before, self.first, self.last = (nn.Linear(3, 3) for _ in range(3))
+
+        def forward(self, x: Tensor) -> Tensor:
+            hidden = checkpoint(self.first, self.before(x), use_reentrant=reentrant)
+            answer: Tensor = self.last(torch.tanh(hidden))
+            return answer
+
+    batch = (torch.randn(4, 3), torch.randn(4, 3))
+    with pytest.raises(MeasurementError, match="turn gradient checkpointing off"):
+        gradient_cost(Saving(), batch, loss=nn.MSELoss(), repeats=1)
