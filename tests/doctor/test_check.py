@@ -611,6 +611,18 @@ def test_labels_out_of_range_inside_a_model_with_its_own_loss_are_told(
     assert verdict(OwnLabels(), batch) == ([f"error {cause}"] if cause else [])
 
 
+def test_labels_out_of_range_that_a_loss_function_is_given_too_are_told(verdict: Any) -> None:
+    def loss(outputs: dict[str, Tensor], labels: Tensor) -> Tensor:
+        return functional.cross_entropy(outputs["logits"], labels)
+
+    class Ignores(OwnLabels):
+        def forward(self, input_ids: Tensor, labels: Tensor | None = None) -> dict[str, Tensor]:
+            return super().forward(input_ids)
+
+    batch = {"input_ids": torch.randint(0, 50, (9, 12)), "labels": torch.arange(9) % 3 + 1}
+    assert verdict(Ignores(), batch, loss) == ["error labels_shifted"]
+
+
 def test_a_token_out_of_range_is_no_fault_of_the_labels() -> None:
     batch = {"input_ids": torch.full((9, 12), 50), "labels": torch.arange(9) % 3}
     with pytest.raises(MeasurementError, match="index out of range"):

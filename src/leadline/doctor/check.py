@@ -248,13 +248,13 @@ def _explain(model: nn.Module, batch: Any, error: MeasurementError) -> _Failed |
     if error.expected != LOSS_FAILED:  # it may be the model's own loss, which the labels turn on
         if "labels" not in given.kwargs:
             return None
-        asked = replace(asked, kwargs={k: v for k, v in asked.kwargs.items() if k != "labels"})
+        asked = _without_labels(asked)
     try:
         with Taps(model), torch.no_grad():
             outputs = main_output(asked.forward(model))
     except MeasurementError:
         return None  # it is not the loss that fails
-    finding = loss_causes.explain_failed_loss(outputs, given, str(error.__cause__))
+    finding = loss_causes.explain_failed_loss(outputs, _without_labels(given), str(error.__cause__))
     if finding is None:
         return None
     mended = None
@@ -266,6 +266,11 @@ def _explain(model: nn.Module, batch: Any, error: MeasurementError) -> _Failed |
         labels = {"labels": targets} if given.kwargs.get("labels") is given.targets else {}
         mended = replace(given, kwargs={**given.kwargs, **labels}, targets=targets)
     return _Failed(finding=finding, mended=mended)
+
+
+def _without_labels(batch: Batch) -> Batch:
+    """The batch as the model predicts from it: labels are targets, whoever computes the loss."""
+    return replace(batch, kwargs={k: v for k, v in batch.kwargs.items() if k != "labels"})
 
 
 LOSS_FAILED = "a loss that takes (outputs, targets)"
