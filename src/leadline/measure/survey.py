@@ -17,9 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from leadline.core.errors import MeasurementError
 from leadline.core.profile import Profile
 from leadline.core.taps import Taps, plain_name, tensors_in
+from leadline.measure.backward_graph import operations_between
 from leadline.measure.batch import Loss, main_output, read_batch
 from leadline.measure.layers import ACTIVATIONS, AFFINE, Layer, on_layer
 from leadline.measure.magnitudes import norm_of, spread_of
@@ -147,9 +147,9 @@ def survey(
         outputs = given.forward(model)
         value = given.loss_of(outputs, loss)
         answer = main_output(outputs)
-        graph = _operations(value, answer)
+        graph = operations_between(value, answer)
         listener.follow_positions(taps, answer)
-        gradients = _gradients(value, [*wanted.values(), *extra.values()])
+        gradients = lossgradients_through(value, [*wanted.values(), *extra.values()])
     reached = dict(zip([*wanted, *extra], gradients, strict=True))
     own = {name: reached[name] for name in wanted}
     return Survey(
@@ -290,99 +290,6 @@ def _silent(output: Tensor, axis: int) -> Tensor:
         return torch.full((), math.nan, device=output.device)
     low, high = output.amin(dim=others), output.amax(dim=others)
     return (low == high).float().mean()
-
-
-_PASSING = (
-    *(
-        "View",
-        "Reshape",
-        "UnsafeView",
-        "Squeeze",
-        "Unsqueeze",
-        "Transpose",
-        "Permute",
-        "T",
-        "Alias",
-    ),
-    *("ReshapeAlias", "Clone", "ToCopy", "Slice", "Select", "Clamp", "ClampMin", "ClampMax"),
-    *("Dropout", "NativeDropout"),
-)
-"""Operations that only rearrange, copy, cut or drop numbers, as their backward nodes begin."""
-
-
-def _operations(loss: Tensor, output: Tensor) -> tuple[str, ...]:
-    """The names of the backward operations from the loss to the output, breadth first.
-
-    The last is the one that computed the output's numbers: squeezes and the like behind it are
-    looked through.
-    """
-    last = output.grad_fn
-    if loss.grad_fn is None or last is None:
-        return ()
-    names: list[str] = []
-    waiting, seen = [loss.grad_fn], {loss.grad_fn}
-    while waiting and len(names) < 200:
-        node = waiting.pop(0)
-        if node is last:
-            continue
-        names.append(node.name())
-        for following, _ in node.next_functions:
-            if following is not None and following not in seen:
-                seen.add(following)
-                waiting.append(following)
-    if last not in seen:
-        return ()
-    return tuple(name.rpartition("::")[2] for name in (*names, *_passed_through(last)))
-
-
-def _passed_through(node: Any) -> list[str]:
-    """The names from a node on to the first that does more than pass numbers on."""
-    names = [node.name()]
-    while names[-1].rpartition("::")[2].partition("Backward")[0] in _PASSING:
-        following = [entry for entry, _ in node.next_functions if entry is not None]
-        if len(following) != 1 or "AccumulateGrad" in following[0].name():
-            break
-        (node,) = following
-        names.append(node.name())
-    return names
-
-
-def _gradients(loss: Tensor, parameters: list[Tensor]) -> list[Tensor | None]:
-    if not loss.requires_grad or not parameters:
-        return [None] * len(parameters)
-    try:
-        gradients: list[Tensor | None] = list(
-            torch.autograd.grad(loss, parameters, allow_unused=True)
-        )
-    except RuntimeError as error:
-        if "use_reentrant" not in str(error):
-            raise
-        raise _reentrant() from error
-    if any(gradient is None for gradient in gradients) and _has_reentrant(loss):
-        raise _reentrant()  # without a word torch leaves out what lies inside such a checkpoint
-    return gradients
-
-
-def _has_reentrant(loss: Tensor) -> bool:
-    waiting, seen = [loss.grad_fn], {None, loss.grad_fn}
-    while waiting:
-        node = waiting.pop()
-        assert node is not None, "None counts as seen"
-        if node.name() == "CheckpointFunctionBackward":
-            return True
-        following = {inner for inner, _ in node.next_functions} - seen
-        seen |= following
-        waiting.extend(following)
-    return False
-
-
-def _reentrant() -> MeasurementError:
-    return MeasurementError(
-        expected="checkpoints that torch.autograd.grad can go through",
-        received="a model with reentrant gradient checkpointing",
-        remedy="pass use_reentrant=False to torch.utils.checkpoint.checkpoint, or "
-        "gradient_checkpointing_enable({'use_reentrant': False}) to a Hugging Face model",
-    )
 
 
 def _parameters(
