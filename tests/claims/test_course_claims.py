@@ -124,7 +124,7 @@ CURVES: dict[str, Callable[[Tensor], Tensor]] = {
     "polynomial": lambda x: 8 * x**4 - 8 * x**2 + 1,
     "bump on a wave": lambda x: torch.exp(-20 * (x - 0.3) ** 2) + 0.3 * torch.sin(5 * x),
 }
-WIDE, DEEP = (1, 50, 1), (1, 9, 9, 1)
+WIDE = (1, 50, 1)
 
 
 class SigmoidNet:
@@ -187,12 +187,31 @@ def test_one_hidden_layer_fits_any_curve_to_1e_2(name: str) -> None:
         assert fit(SigmoidNet(*WIDE), CURVES[name], seed) < 1e-2
 
 
-@pytest.mark.parametrize("name", CURVES)
-def test_a_deeper_network_fits_them_with_fewer_weights(name: str) -> None:
-    wide, deep = SigmoidNet(*WIDE), SigmoidNet(*DEEP)
-    assert (sum(wide.sizes), sum(deep.sizes)) == (151, 118)
-    for seed in range(3):
-        assert fit(deep, CURVES[name], seed) < 1e-2
+# The smallest hidden layer by which one of four seeds fits, and that seed.
+SMALLEST = {"sine": (4, 3), "absolute value": (6, 2), "smooth step": (2, 0), "polynomial": (3, 1)}
+TWO_HIDDEN_LAYERS = (1, 2, 2, 1)
+
+
+@pytest.mark.parametrize("name", SMALLEST)
+def test_on_smooth_curves_of_one_number_a_second_hidden_layer_saves_no_weights(name: str) -> None:
+    """A negative result: that deep networks need fewer weights is not seen on these curves.
+
+    The fewest weights with which one of four seeds reached an error of 1e-2:
+
+        curve             one hidden layer   two of 2-2, 3-2, 3-3 or 4-4 units
+        sine                     13                        22
+        absolute value           19                        22
+        smooth step               7                        13
+        polynomial               10                        13
+
+    The widths of two layers were a short list and Levenberg-Marquardt may miss a fit that exists.
+    Where depth does pay is a curve with exponentially many bends, built by hand: see below.
+    """
+    units, seed = SMALLEST[name]
+    shallow, deep = SigmoidNet(1, units, 1), SigmoidNet(*TWO_HIDDEN_LAYERS)
+    assert fit(shallow, CURVES[name], seed) < 1e-2
+    if sum(shallow.sizes) >= sum(deep.sizes):
+        assert min(fit(deep, CURVES[name], other) for other in range(4)) > 2e-2
 
 
 # ------------------------------------------------------------- what only depth can do cheaply
