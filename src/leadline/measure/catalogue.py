@@ -207,7 +207,7 @@ MEASUREMENTS: tuple[Measurement, ...] = (
         "influence",
         "influence",
         "inputs",
-        "1 P of three examples",
+        "8/3 P of four examples",
         "does an output depend on other examples, or on the future?",
     ),
     _row(
