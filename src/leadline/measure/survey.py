@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from leadline.core.profile import Profile
 from leadline.core.taps import Taps, plain_name, tensors_in
-from leadline.measure.backward_graph import operations_between
+from leadline.measure.backward_graph import gradients_through, operations_between
 from leadline.measure.batch import Loss, main_output, read_batch
 from leadline.measure.layers import ACTIVATIONS, AFFINE, Layer, on_layer
 from leadline.measure.magnitudes import norm_of, spread_of
@@ -149,7 +149,7 @@ def survey(
         answer = main_output(outputs)
         graph = operations_between(value, answer)
         listener.follow_positions(taps, answer)
-        gradients = lossgradients_through(value, [*wanted.values(), *extra.values()])
+        gradients = gradients_through(value, [*wanted.values(), *extra.values()])
     reached = dict(zip([*wanted, *extra], gradients, strict=True))
     own = {name: reached[name] for name in wanted}
     return Survey(

@@ -94,11 +94,11 @@ def critical_point(
     with Taps(model):
         curvature = curvature_matrix(model, batch, loss=loss)
         value, gradient = curvature.loss_and_gradient()
-        search = _search(curvature.dimension, curvature_tolerance)
-        search = replace(search, max_products=max_products, seed=seed)
+        plain = _search(curvature.dimension, curvature_tolerance)
+        search = replace(plain, max_products=max_products, seed=seed)
         pairs = eigenpairs(curvature.product, _distance_from_middle, search, like=gradient)
     smallest, largest = float(pairs.values.min()), float(pairs.values.max())
-    norm = float(torch.linalg.vector_norm(gradient))
+    norm = float(gradient.norm())
     zero = curvature_tolerance * max(abs(smallest), abs(largest))
     kind = _kind(smallest, largest, zero) if norm <= gradient_tolerance else "not critical"
     if not pairs.converged and kind not in ("saddle", "not critical"):
