@@ -2,9 +2,9 @@
 
 autograd keeps a node for each operation that was computed. Read from the loss down to the model's
 output, their names tell what the loss does (`LogSoftmaxBackward0`) and what ends the model
-(`SigmoidBackward0`), whoever wrote the two. A checkpoint of the reentrant kind hides what it computes
-again from this graph: `torch.autograd.grad` refuses or, when only parameters inside are asked for,
-says without a word that they have none. Both become one error here.
+(`SigmoidBackward0`), whoever wrote the two. A checkpoint of the reentrant kind hides what it
+computes again from this graph: `torch.autograd.grad` refuses or, when only parameters inside are
+asked for, says without a word that they have none. Both become one error here.
 """
 
 from __future__ import annotations
