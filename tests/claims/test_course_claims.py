@@ -218,7 +218,7 @@ def test_on_smooth_curves_of_one_number_a_second_hidden_layer_saves_no_weights(n
     shallow, deep = SigmoidNet(1, units, 1), SigmoidNet(*TWO_HIDDEN_LAYERS)
     assert fit(shallow, CURVES[name], seed) < 1e-2
     if sum(shallow.sizes) >= sum(deep.sizes):
-        assert min(fit(deep, CURVES[name], other) for other in range(4)) > 2e-2
+        assert min(fit(deep, CURVES[name], other) for other in range(4)) > 1e-2
 
 
 # ------------------------------------------------------------- what only depth can do cheaply
