@@ -23,8 +23,8 @@ from leadline.core.errors import MeasurementError
 from leadline.core.profile import Profile
 from leadline.core.taps import Taps
 from leadline.measure.batch import Loss
-from leadline.measure.curvature.curvature import curvature_matrix
-from leadline.measure.curvature.lanczos import Search, eigenpairs
+from leadline.measure.curvature.curvature import CurvatureMatrix, curvature_matrix
+from leadline.measure.curvature.lanczos import EigenPairs, Search, eigenpairs
 
 Kind = Literal["minimum", "maximum", "saddle", "degenerate", "not critical", "undecided"]
 
@@ -97,6 +97,17 @@ def critical_point(
         plain = _search(curvature.dimension, curvature_tolerance)
         search = replace(plain, max_products=max_products, seed=seed)
         pairs = eigenpairs(curvature.product, _distance_from_middle, search, like=gradient)
+    return _judged(curvature, value, gradient, pairs, gradient_tolerance, curvature_tolerance)
+
+
+def _judged(
+    curvature: CurvatureMatrix,
+    value: float,
+    gradient: Tensor,
+    pairs: EigenPairs,
+    gradient_tolerance: float,
+    curvature_tolerance: float,
+) -> CriticalPoint:
     smallest, largest = float(pairs.values.min()), float(pairs.values.max())
     norm = float(gradient.norm())
     zero = curvature_tolerance * max(abs(smallest), abs(largest))
