@@ -140,7 +140,7 @@ def test_the_cost_is_a_few_passes(mlp: Any, rows: Any) -> None:
     network.register_forward_hook(lambda module, inputs, output: sizes.append(len(output)))
     examine(network, rows, loss=LOSS, optimizer=SGD(network.parameters(), lr=0.1))
     assert sum(size == 64 for size in sizes) == 2, "the survey, and the loss behind the step"
-    assert sum(size < 64 for size in sizes) <= 6, "influence and determinism: two or three examples"
+    assert sum(size < 64 for size in sizes) <= 8, "influence and determinism: two to four examples"
 
 
 def test_a_frozen_model_is_refused(mlp: Any, rows: Any) -> None:

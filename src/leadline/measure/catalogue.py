@@ -214,7 +214,7 @@ MEASUREMENTS: tuple[Measurement, ...] = (
         "determinism",
         "determinism",
         "inputs",
-        "1 P of two examples",
+        "2 P of two examples",
         "is the answer the same twice?",
     ),
     _row(
