@@ -159,13 +159,15 @@ def main() -> None:
     """Compare each case in each mode."""
     parser = argparse.ArgumentParser(description=__doc__)
     every = cases()
-    parser.add_argument("cases", nargs="*", default=list(every), choices=[*every, []])
+    parser.add_argument("cases", nargs="*", metavar="CASE", help=f"default: {' '.join(every)}")
     parser.add_argument("--mode", choices=("eager", "compiled", "both"), default="both")
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
+    if unknown := set(options.cases) - set(every):
+        parser.error(f"no such case: {', '.join(sorted(unknown))}")
     torch.set_num_threads(options.threads)
-    for name in options.cases:
+    for name in options.cases or every:
         for mode in ("eager", "compiled") if options.mode == "both" else (options.mode,):
             torch.compiler.reset()
             compare(name, every[name], mode=mode, rounds=options.rounds)
