@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import SGD, Adagrad, Adam, AdamW, Optimizer, RMSprop
 
+from leadline.core.errors import MeasurementError
 from leadline.doctor.first_step import FirstStep, first_step
 from leadline.measure.batch import Batch, read_batch
 
@@ -158,7 +159,7 @@ def test_a_step_that_fails_is_put_back_too(mlp: Any, rows: Any, left_as_found: A
     network = mlp()
     optimizer = Breaks(network.parameters(), lr=0.1)
     unchanged = left_as_found(network, optimizer)
-    with pytest.raises(RuntimeError, match="half a step"):
+    with pytest.raises(MeasurementError, match="half a step"):
         take(network, read_batch(rows), optimizer)
     unchanged()
 

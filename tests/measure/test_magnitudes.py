@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from leadline.measure.magnitudes import norm_of, spread_of
+from leadline.measure.magnitudes import norm_of, spread_of, tensor_norms
 
 
 @pytest.mark.parametrize("size", [1e-35, 1e-25, 1e-15, 1.0, 1e15, 1e25, 1e35])
@@ -29,3 +29,9 @@ def test_zeros_nothing_and_what_is_not_finite() -> None:
     assert math.isinf(norm_of(torch.tensor([1.0, math.inf])).item())
     assert math.isnan(norm_of(torch.tensor([1.0, math.nan])).item())
     assert not math.isfinite(spread_of(torch.tensor([1.0, math.inf]))[0].item())
+
+
+def test_norms_neither_under_nor_overflow() -> None:
+    tensors = [torch.full((4,), 1e-30), torch.full((4,), 1e30), torch.full((4,), 2.0).half()]
+    assert tensor_norms(tensors) == pytest.approx([2e-30, 2e30, 4.0], rel=1e-5)
+    assert tensor_norms([]) == []

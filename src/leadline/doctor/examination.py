@@ -27,7 +27,8 @@ from leadline.doctor.loss_nature import LossNature, ask_loss
 from leadline.measure.batch import Batch, Loss, inputs_finite, read_batch, trainable
 from leadline.measure.determinism import Determinism, determinism
 from leadline.measure.influence import Influence, influence
-from leadline.measure.survey import Survey, numbers_in, survey
+from leadline.measure.magnitudes import numbers_in
+from leadline.measure.survey import Survey, survey
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

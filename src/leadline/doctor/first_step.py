@@ -1,31 +1,28 @@
 """The first step: what one update does to the weights and to the loss on its own batch.
 
-The optimizer that the user made takes one real step with the gradient that was measured; then
-weights, optimizer and random streams are put back bit for bit. A step that is too large shows at
-once: the loss of the very batch it was made for rises. The sizes tell the rest: an update of a
-thousandth of a weight's norm is usual (Karpathy's rule of thumb for the ratio is 1e-3); one of the
-norm itself wipes out what initialisation did. Under a warm-up the first step is small whatever the
-rate is, so the step is taken at the rate that the warm-up leads to.
+A copy of the optimizer that the user made takes one real step with the gradient that was measured,
+on copies of the weights, and the loss of the batch is computed with these. A step that is too large
+shows at once: the loss of the very batch it was made for rises. The sizes tell the rest: an update
+of a thousandth of a weight's norm is usual (Karpathy's rule of thumb for the ratio is 1e-3); one of
+the norm itself wipes out what initialisation did. Under a warm-up the first step is small whatever
+the rate is, so the step is taken at the rate that the warm-up leads to.
 """
 
 from __future__ import annotations
 
-import copy
-import inspect
 import math
 import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.grad_mode import _unsafe_preserve_version_counter
 from torch.optim import Optimizer
 
 from leadline.core.taps import Taps, plain_name
 from leadline.measure.batch import Batch, Loss
-from leadline.measure.survey import numbers_in
+from leadline.measure.gradients.updates import step_of_a_copy
+from leadline.measure.magnitudes import tensor_norms
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,9 +53,10 @@ def first_step(
     gradients: Mapping[str, Tensor | None],
     before: float,
 ) -> FirstStep:
-    """Take one step of `optimizer` with the given gradients, look, and put everything back.
+    """Take one step of a copy of `optimizer` with the given gradients, and look.
 
-    Cost: 1 optimizer step and 1 forward pass; memory for one more copy of the weights.
+    Cost: 1 optimizer step and 1 forward pass; memory for one more copy of the
+    weights, the gradients and the optimizer's state.
 
     >>> model = nn.Linear(1, 1, bias=False)
     >>> _ = model.weight.data.fill_(1.0)
@@ -74,70 +72,28 @@ def first_step(
     >>> step.after, step.ratios["weight"], model.weight.item()
     (0.25, 0.5, 1.0)
     """
+    full = {plain_name(name): name for name, _ in model.named_parameters()}
     parameters = {plain_name(name): p for name, p in model.named_parameters()}
-    held = [p for group in optimizer.param_groups for p in group["params"]]
-    weights = [(p, p.detach().clone()) for p in held]
-    groups, state = _lend_copies(optimizer)
-    rate = _end_warm_up(optimizer)
-    # Values come back bit for bit, so a graph that waits for its backward pass is still valid.
-    with Taps(model), _unsafe_preserve_version_counter(tuple(held)):
-        strangers = {id(p) for p in held} - {id(p) for p in parameters.values()}
-        kept = [(p, p.grad) for p in held if id(p) in strangers]
-        try:
-            for name, gradient in gradients.items():
-                parameters[name].grad = gradient
-            for p, _ in kept:
-                p.grad = None
-            with torch.no_grad():
-                _step(optimizer)
-            ratios = _ratios(parameters, weights)
-            with torch.no_grad():
-                after = float(batch.loss(model, loss))
-        finally:
-            with torch.no_grad():
-                for p, weight in weights:
-                    p.copy_(weight)
-            for p, found in kept:
-                p.grad = found
-            _put_back(optimizer, groups, state)
-    return FirstStep(before=before, after=after, ratios=ratios, rate=rate)
-
-
-def _step(optimizer: Optimizer) -> None:
-    """The step itself, without the hooks others put on it and without the scheduler's counter."""
-    step = type(optimizer).step
-    if getattr(step, "hooked", False):  # what calls the hooks is a wrapper that torch puts on
-        step = inspect.unwrap(step, stop=lambda inner: not getattr(inner, "hooked", False))
-    step(optimizer)
-
-
-def _ratios(
-    parameters: Mapping[str, Tensor], weights: list[tuple[Tensor, Tensor]]
-) -> dict[str, float]:
-    names = {id(p): name for name, p in parameters.items()}
-    named = [(names[id(p)], p.detach(), w) for p, w in weights if id(p) in names and p.ndim >= 2]
-    if not named:
-        return {}
-    norms = [torch.linalg.vector_norm(numbers_in(w).float()) for _, _, w in named]
-    changes = [torch.linalg.vector_norm(numbers_in(p - w).float()) for _, p, w in named]
-    pairs = torch.stack([torch.stack(changes), torch.stack(norms)]).T.tolist()
-    return {
-        name: change / norm
-        for (name, _, _), (change, norm) in zip(named, pairs, strict=True)
-        if norm > 0
-    }
-
-
-def _lend_copies(optimizer: Optimizer) -> tuple[list[dict[str, Any]], dict[Tensor, Any]]:
-    """Let the optimizer write into copies of its state and settings; the originals."""
-    groups = [dict(group) for group in optimizer.param_groups]
-    state = dict(optimizer.state)
-    for group in optimizer.param_groups:
-        settings = {key: value for key, value in group.items() if key != "params"}
-        group.update(copy.deepcopy(settings))
-    for parameter, entry in state.items():
-        optimizer.state[parameter] = copy.deepcopy(entry)
-    return groups, state
+    rates = _warmed_up(optimizer)
+    after = step_of_a_copy(
+        optimizer,
+        {id(parameters[name]): g for name, g in gradients.items() if g is not None},
+        rates=rates,
+    )
+    moved = {name: after[id(p)].detach() for name, p in parameters.items() if id(p) in after}
+    matrices = [name for name in moved if parameters[name].ndim >= 2]
+    changes = tensor_norms([moved[name] - parameters[name].detach() for name in matrices])
+    norms = tensor_norms([parameters[name] for name in matrices])
+    with Taps(model), torch.no_grad():
+        weights = {full[name]: weight for name, weight in moved.items()}
+        outputs = torch.func.functional_call(model, weights, batch.args, dict(batch.kwargs))
+        loss_after = float(batch.loss_of(outputs, loss))
+    return FirstStep(
+        before=before,
+        after=loss_after,
+        ratios={n: c / size for n, c, size in zip(matrices, changes, norms, strict=True) if size},
+        rate=max(rates, default=math.nan),
+    )
 
 
 def is_scheduled(optimizer: Optimizer) -> bool:
@@ -145,20 +101,13 @@ def is_scheduled(optimizer: Optimizer) -> bool:
     return any("initial_lr" in group for group in optimizer.param_groups)
 
 
-def _end_warm_up(optimizer: Optimizer) -> float:
-    """Raise the rates of a training that has not begun to those its schedule was given.
+def _warmed_up(optimizer: Optimizer) -> list[float]:
+    """The rate of each group; in a training that has not begun, the one its warm-up leads to.
 
-    Later a rate below the initial one is a decay, and is left. Returns the largest rate.
+    Later a rate below the initial one is a decay, and is left.
     """
-    for group in optimizer.param_groups:
-        if "initial_lr" in group and not optimizer.state and group["initial_lr"] > group["lr"]:
-            group["lr"] = group["initial_lr"]
-    return max((float(g["lr"]) for g in optimizer.param_groups if "lr" in g), default=math.nan)
-
-
-def _put_back(optimizer: Optimizer, groups: list[dict[str, Any]], state: dict[Tensor, Any]) -> None:
-    for group, found in zip(optimizer.param_groups, groups, strict=True):
-        group.clear()
-        group.update(found)
-    optimizer.state.clear()
-    optimizer.state.update(state)
+    begun = bool(optimizer.state)
+    return [
+        float(group["lr"] if begun else max(group["lr"], group.get("initial_lr", group["lr"])))
+        for group in optimizer.param_groups
+    ]

@@ -10,6 +10,7 @@ at the edge of what squares can hold. On a GPU it is scaled always, since to loo
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -32,6 +33,21 @@ def norm_of(tensor: Tensor) -> Tensor:
     return scaled * scale.to(norm)
 
 
+def tensor_norms(tensors: Sequence[Tensor]) -> list[float]:
+    """The Euclidean norm of each, sparse and complex ones too; a device is waited for once.
+
+    >>> tiny, nothing = tensor_norms([torch.tensor([3e-30, 4e-30]), torch.zeros(0)])
+    >>> round(tiny * 1e30, 4), nothing
+    (5.0, 0.0)
+    """
+    if not tensors:
+        return []
+    norms = [norm_of(numbers_in(tensor)) for tensor in tensors]
+    exact = max((norm.dtype for norm in norms), key=lambda dtype: dtype.itemsize)
+    values: list[float] = torch.stack([n.to(norms[0].device, exact) for n in norms]).tolist()
+    return values
+
+
 def spread_of(output: Tensor) -> tuple[Tensor, Tensor]:
     """Standard deviation and mean, scaled where a square would under- or overflow.
 
@@ -51,3 +67,15 @@ def _scale(tensor: Tensor) -> Tensor:
     """The largest magnitude, or 1 where that is 0 or not finite."""
     largest: Tensor = torch.linalg.vector_norm(tensor, ord=math.inf)
     return torch.where((largest > 0) & torch.isfinite(largest), largest, torch.ones_like(largest))
+
+
+def numbers_in(tensor: Tensor) -> Tensor:
+    """A tensor's numbers, real and dense: what a sparse one holds, both parts of complex ones.
+
+    >>> numbers_in(torch.tensor([0.0, 3.0, 0.0]).to_sparse())
+    tensor([3.])
+    """
+    tensor = tensor.detach()
+    if tensor.is_sparse:
+        tensor = tensor.coalesce().values()
+    return torch.view_as_real(tensor.resolve_conj()) if tensor.is_complex() else tensor

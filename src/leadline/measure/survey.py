@@ -22,7 +22,7 @@ from leadline.core.taps import Taps, plain_name, tensors_in
 from leadline.measure.backward_graph import gradients_through, operations_between
 from leadline.measure.batch import Loss, main_output, read_batch
 from leadline.measure.layers import ACTIVATIONS, AFFINE, Layer, on_layer
-from leadline.measure.magnitudes import norm_of, spread_of
+from leadline.measure.magnitudes import norm_of, numbers_in, spread_of, tensor_norms
 from leadline.measure.units.unit_axis import UnitAxis
 
 
@@ -298,12 +298,12 @@ def _parameters(
     named = [(plain_name(n), p.detach()) for n, p in model.named_parameters() if p.numel()]
     if not named:
         return ()
-    norms = _norms([tensor for _, tensor in named])
+    norms = tensor_norms([tensor for _, tensor in named])
     extremes = torch.stack(
         [torch.stack(torch.aminmax(numbers_in(t))).float().cpu() for _, t in named]
     ).tolist()
     present = {name: entry for name, entry in gradients.items() if entry is not None}
-    reached = dict(zip(present, _norms(list(present.values())), strict=True))
+    reached = dict(zip(present, tensor_norms(list(present.values())), strict=True))
     return tuple(
         ParameterRecord(
             name=name,
@@ -315,22 +315,3 @@ def _parameters(
         )
         for (name, tensor), norm, (low, high) in zip(named, norms, extremes, strict=True)
     )
-
-
-def _norms(tensors: list[Tensor]) -> list[float]:
-    if not tensors:
-        return []
-    values: list[float] = torch.stack([norm_of(numbers_in(t)).cpu() for t in tensors]).tolist()
-    return values
-
-
-def numbers_in(tensor: Tensor) -> Tensor:
-    """A tensor's numbers, real and dense: what a sparse one holds, both parts of complex ones.
-
-    >>> numbers_in(torch.tensor([0.0, 3.0, 0.0]).to_sparse())
-    tensor([3.])
-    """
-    tensor = tensor.detach()
-    if tensor.is_sparse:
-        tensor = tensor.coalesce().values()
-    return torch.view_as_real(tensor.resolve_conj()) if tensor.is_complex() else tensor

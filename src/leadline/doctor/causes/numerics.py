@@ -12,7 +12,7 @@ from leadline.core.taps import first_nonfinite
 from leadline.doctor.examination import Examination, copied
 from leadline.doctor.finding import Evidence, Finding
 from leadline.measure.batch import inputs_finite
-from leadline.measure.survey import numbers_in
+from leadline.measure.magnitudes import numbers_in
 
 ROUNDING = 1e-4
 """Relative difference that other kernels and reduction orders may make in float32."""

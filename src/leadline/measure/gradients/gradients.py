@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from leadline.core.errors import MeasurementError
 from leadline.core.profile import Profile
 from leadline.core.taps import Taps, plain_name
+from leadline.measure.backward_graph import gradients_through
 from leadline.measure.batch import Loss, read_batch, trainable
 from leadline.measure.layers import Layer, on_layer
 
@@ -149,16 +150,14 @@ def gradients_of(loss: Float[Tensor, ""], parameters: Sequence[Tensor]) -> list[
     [tensor([3., 3.])]
     """
     check_finite(loss)
-    found: Sequence[Tensor | None] = [None]
-    if loss.requires_grad:
-        found = torch.autograd.grad(loss, parameters, allow_unused=True)
+    found = gradients_through(loss, list(parameters))
     if all(gradient is None for gradient in found):
         raise MeasurementError(
             expected="a loss that depends on at least one trainable parameter",
             received="a loss whose gradient reaches none of them",
             remedy="look for .detach(), .item(), no_grad() or argmax between weights and loss",
         )
-    return list(found)
+    return found
 
 
 def check_finite(loss: Float[Tensor, ""]) -> None:
@@ -172,16 +171,6 @@ def check_finite(loss: Float[Tensor, ""]) -> None:
             received=f"a loss of {float(loss.detach())}",
             remedy="find the layer where it begins: leadline.core.taps.first_nonfinite names it",
         )
-
-
-def tensor_norms(tensors: Sequence[Tensor]) -> list[float]:
-    """The Euclidean norm of each, safe from over- and underflow; the device is waited for once.
-
-    >>> tiny, nothing = tensor_norms([torch.tensor([3e-30, 4e-30]), torch.zeros(0)])
-    >>> round(tiny * 1e30, 4), nothing
-    (5.0, 0.0)
-    """
-    return [norm for norm, _, _ in _read([_statistics(tensor) for tensor in tensors])]
 
 
 def relative_size(part: float, whole: float) -> float:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -27,7 +27,8 @@ from leadline.core.profile import Profile
 from leadline.core.seeds import preserved_random_state
 from leadline.core.taps import Taps, plain_name
 from leadline.measure.batch import Loss, read_batch, trainable
-from leadline.measure.gradients.gradients import gradients_of, relative_size, tensor_norms
+from leadline.measure.gradients.gradients import gradients_of, relative_size
+from leadline.measure.magnitudes import tensor_norms
 
 
 def update_ratio(
@@ -71,7 +72,7 @@ def update_ratio(
             received=f"{type(optimizer).__name__}, which has none of them",
             remedy="make the optimizer after the model is complete and on its device",
         )
-    after = _step_of_a_copy(optimizer, gradients)
+    after = step_of_a_copy(optimizer, gradients)
     differences = tensor_norms([after[id(p)].detach() - p.detach() for p in moved.values()])
     updates = dict(zip(moved, differences, strict=True))
     weights = tensor_norms([parameter.detach() for parameter in wanted.values()])
@@ -115,10 +116,21 @@ def _gradients(
     return {id(p): gradient.detach() for p, gradient in pairs if gradient is not None}
 
 
-def _step_of_a_copy(
-    optimizer: torch.optim.Optimizer, gradients: Mapping[int, Tensor]
+def step_of_a_copy(
+    optimizer: torch.optim.Optimizer,
+    gradients: Mapping[int, Tensor],
+    *,
+    rates: Sequence[float] | None = None,
 ) -> dict[int, Tensor]:
-    """The optimizer's parameters as one step would leave them, by identity of the originals."""
+    """The optimizer's parameters as one step would leave them, by identity of the originals.
+
+    `gradients` are by identity too; `rates`, one a parameter group, replace the present ones.
+
+    >>> weight = nn.Parameter(torch.ones(1))
+    >>> descent = torch.optim.SGD([weight], lr=0.5)
+    >>> step_of_a_copy(descent, {id(weight): torch.ones(1)})[id(weight)].item(), weight.item()
+    (0.5, 1.0)
+    """
     copies: dict[int, nn.Parameter] = {}
     for group in optimizer.param_groups:
         for parameter in group["params"]:
@@ -130,6 +142,9 @@ def _step_of_a_copy(
         # The copies stand in for the originals wherever a deep copy comes upon one of these.
         # Dropped by torch: the hooks of the optimizer, and a schedule's wrapping of its step.
         twin_optimizer = copy.deepcopy(optimizer, dict(copies))
+        if rates is not None:
+            for group, rate in zip(twin_optimizer.param_groups, rates, strict=True):
+                group["lr"] = rate
         with torch.no_grad(), preserved_random_state():
             twin_optimizer.step()
     except Exception as error:
