@@ -10,6 +10,8 @@ import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from leadline.doctor.remedy import Remedy
+from leadline.doctor.trial import Trial
 from leadline.doctor.vocabulary import family_of
 
 Severity = Literal["error", "warning", "note"]
@@ -43,7 +45,9 @@ class Finding:
     """One thing that is wrong, or looks so.
 
     `cause` is a word of `doctor/vocabulary`, `summary` one sentence that a beginner understands,
-    `layers` the modules or parameters it is about, the worst first.
+    `layers` the modules or parameters it is about, the worst first. `remedy` says in words what
+    `change` does to a Setup. A finding is `proven` when the evidence leaves no doubt or when a
+    `trial` with the change went better than without.
 
     >>> finding = Finding(
     ...     cause="double_softmax",
@@ -63,6 +67,9 @@ class Finding:
     remedy: str
     layers: tuple[str, ...] = ()
     source: str = ""
+    proven: bool = False
+    trial: Trial | None = None
+    change: Remedy | None = None
 
     def __post_init__(self) -> None:
         family_of(self.cause)
@@ -83,6 +90,9 @@ class Finding:
             "evidence": [entry.to_plain() for entry in self.evidence],
             "remedy": self.remedy,
             "source": self.source,
+            "proven": self.proven,
+            "trial": self.trial.to_plain() if self.trial is not None else None,
+            "change": self.change.to_plain() if self.change is not None else None,
         }
 
 
