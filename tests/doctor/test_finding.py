@@ -42,7 +42,8 @@ def test_a_finding_as_plain_values_is_json_even_where_numbers_are_not_finite() -
         {"quantity": "loss", "measured": "nan", "expected": "a finite number"}
     ]
     assert set(plain) == {
-        "cause", "family", "severity", "summary", "layers", "evidence", "remedy", "source"
+        "cause", "family", "severity", "summary", "layers", "evidence", "remedy", "source",
+        "proven", "trial", "change",
     }  # fmt: skip
     assert finding().to_plain()["evidence"][0]["measured"] == 1.0
 
