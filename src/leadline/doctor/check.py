@@ -141,7 +141,7 @@ def check(
             received=f"a {type(model).__name__} alone",
             remedy="check(model, next(iter(loader)), loss)",
         )
-    return _check(model, batch, loss, optimizer=optimizer, scheduled=False)
+    return _checked(model, batch, loss, optimizer=optimizer, scheduled=False).checkup
 
 
 def _refuse_other_types(model: Any, loss: Any, optimizer: Any) -> None:
@@ -174,31 +174,46 @@ def _check_setup(setup: Setup) -> Checkup:
     """Build the setup as a training would, on its first batch."""
     with preserved_random_state():
         seed_everything(setup.seed)
+        batch = next(iter(setup.batches), None)
+    if batch is None:
+        raise MeasurementError(
+            expected="a Setup with at least one batch",
+            received="batches that are empty",
+            remedy="check the path and the filter of the data, and drop_last",
+        )
+    return check_on(setup, batch).checkup
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Checked:
+    """A checkup with the evidence behind it; `seen` is None when no loss could be computed."""
+
+    checkup: Checkup
+    seen: Examination | None
+
+
+def check_on(setup: Setup, batch: Any) -> Checked:
+    """Build the setup as a training would, and check it on this batch."""
+    with preserved_random_state():
+        seed_everything(setup.seed)
         model = setup.model()
         optimizer = setup.optimizer(model)
         if setup.schedule is not None:
             setup.schedule(optimizer)
-        batch = next(iter(setup.batches), None)
-        if batch is None:
-            raise MeasurementError(
-                expected="a Setup with at least one batch",
-                received="batches that are empty",
-                remedy="check the path and the filter of the data, and drop_last",
-            )
         model.train()
-        return _check(
+        return _checked(
             model, batch, setup.loss, optimizer=optimizer, scheduled=setup.schedule is not None
         )
 
 
-def _check(
+def _checked(
     model: nn.Module,
     batch: Any,
     loss: Loss | None,
     *,
     optimizer: Optimizer | None,
     scheduled: bool,
-) -> Checkup:
+) -> Checked:
     name = type(getattr(model, "_orig_mod", model)).__name__
     scheduled = scheduled or (optimizer is not None and is_scheduled(optimizer))
     first: list[Finding] = []
@@ -210,7 +225,7 @@ def _check(
             raise
         first = [failed.finding]
         if failed.mended is None:
-            return Checkup(
+            checkup = Checkup(
                 findings=tuple(first),
                 survey=None,
                 loss=math.nan,
@@ -218,10 +233,11 @@ def _check(
                 model=name,
                 seconds=0.0,
             )
+            return Checked(checkup=checkup, seen=None)
         seen = examine(model, failed.mended, loss=loss, optimizer=optimizer, scheduled=scheduled)
     told = {finding.cause for finding in first}
     findings = [f for signs in FAMILIES for f in signs(seen) if f.cause not in told]
-    return Checkup(
+    checkup = Checkup(
         findings=by_severity([*first, *findings]),
         survey=seen.survey,
         loss=seen.survey.loss,
@@ -229,6 +245,7 @@ def _check(
         model=name,
         seconds=seen.seconds,
     )
+    return Checked(checkup=checkup, seen=seen)
 
 
 @dataclass(frozen=True, kw_only=True)

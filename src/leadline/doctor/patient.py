@@ -1,0 +1,257 @@
+"""Patient: a Setup under diagnosis: all evidence on it, taken when first asked for, and paid for.
+
+Every question costs steps and seconds, which come out of one allowance; what cannot be answered
+within it, or not at all, is written down in `limits` instead of being guessed.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from leadline.core.errors import LeadlineError, MeasurementError
+from leadline.doctor.arm import Outcome, Probe, run_arm
+from leadline.doctor.check import Checked, check_on
+from leadline.doctor.drawn import Drawn
+from leadline.doctor.examination import Examination
+from leadline.doctor.problem import Problem, read_problem
+from leadline.doctor.remedy import Remedy
+from leadline.training.execution import Execution
+from leadline.training.setup import Setup
+
+SHARE = 0.15
+"""Part of the whole training's time that a diagnosis may take."""
+
+FLOOR = 20.0
+"""Seconds that a diagnosis may take however short the training is."""
+
+ARMS = 10
+"""Trainings the allowance is cut into."""
+
+SHORTEST, LONGEST = 24, 2000
+"""Steps of an arm: fewer show nothing, more are not needed to tell two trainings apart."""
+
+ASKED = 1024
+"""Examples a model is asked after an arm."""
+
+GATHERED = 4096
+"""Examples whose inputs and targets are looked at by themselves."""
+
+
+@dataclass(kw_only=True)
+class Allowance:
+    """What a diagnosis may cost, and what it has cost so far."""
+
+    seconds: float = math.inf
+    steps: float = math.inf
+    spent_seconds: float = 0.0
+    spent_steps: int = 0
+    begun: float = field(default_factory=time.perf_counter)
+
+    @property
+    def left(self) -> float:
+        """Seconds left."""
+        return self.seconds - (time.perf_counter() - self.begun)
+
+    def affords(self, steps: int, seconds: float) -> bool:
+        """Whether so many more steps, which take so long, are within it."""
+        return self.spent_steps + steps <= self.steps and seconds <= self.left
+
+    def __str__(self) -> str:
+        words = [] if math.isinf(self.seconds) else [f"{self.seconds:.3g} s"]
+        words += [] if math.isinf(self.steps) else [f"{self.steps:,.0f} steps"]
+        return " and ".join(words) or "as much as it takes"
+
+
+class Patient:
+    """The Setup, its first batches, what is to be learned, and the arms that were run."""
+
+    def __init__(
+        self,
+        setup: Setup,
+        *,
+        execution: Execution | None = None,
+        steps: int | None = None,
+        seconds: float | None = None,
+    ) -> None:
+        self.allowance = Allowance()
+        self.setup = setup
+        self.execution = execution or Execution()
+        self.limits: list[str] = []
+        self.drawn = Drawn(setup.batches, seed=setup.seed)
+        self.first = self.drawn.take(1)[0]
+        self.checked: Checked = check_on(setup, self.first)
+        self.gathered = _gather(self._several())
+        self.held_out = _held_out(setup, self.limits)
+        self.problem = self._problem()
+        self.probe = Probe(
+            training=_some(self.drawn.take(self._batches_for(ASKED)), ASKED),
+            held_out=_some(self.held_out, ASKED),
+            problem=self.problem,
+        )
+        self.total_steps = self._total()
+        self.step_seconds, self.steps = self._measure(steps=steps, seconds=seconds)
+
+    @property
+    def seen(self) -> Examination | None:
+        """The evidence of the first batch; None where no loss could be computed."""
+        return self.checked.seen
+
+    @property
+    def whole(self) -> bool:
+        """Whether an arm is as long as the training itself."""
+        return self.total_steps is not None and self.steps >= self.total_steps
+
+    def arm(
+        self, remedy: Remedy | None = None, *, setup: Setup | None = None, times: float = 1.0
+    ) -> Outcome:
+        """Train a copy for `times` the steps of a trial, with a remedy or without."""
+        count = max(1, round(self.steps * times)) * self.setup.accumulate
+        outcome = run_arm(
+            setup or self.setup,
+            self.drawn.take(count),
+            remedy=remedy,
+            probe=self.probe,
+            execution=self.execution,
+        )
+        self.allowance.spent_steps += outcome.steps
+        return outcome
+
+    def affords(self, arms: float = 1.0) -> bool:
+        """Whether so many more arms are within the allowance."""
+        steps = round(self.steps * arms)
+        return self.allowance.affords(steps, steps * self.step_seconds)
+
+    def _several(self) -> list[Any]:
+        return self.drawn.take(self._batches_for(GATHERED))
+
+    def _batches_for(self, examples: int) -> int:
+        size = max(1, _examples(self.first))
+        count = min(max(1, -(-examples // size)), 512)
+        per_epoch = self.drawn.per_epoch
+        return count if per_epoch is None else max(1, min(count, per_epoch))
+
+    def _problem(self) -> Problem:
+        seen = self.seen
+        if seen is None or self.gathered is None:
+            return Problem(kind="unknown")
+        outputs = seen.survey.outputs
+        _, targets = self.gathered
+        if outputs.ndim == 0:
+            return Problem(kind="unknown")
+        count = max(1, len(outputs))
+        repeated = outputs.repeat(-(-len(targets) // count), *[1] * (outputs.ndim - 1))
+        return read_problem(repeated[: len(targets)], targets, seen.nature)
+
+    def _total(self) -> int | None:
+        per_epoch = self.drawn.per_epoch
+        if per_epoch is None:
+            self.limits.append("the batches have no length: how long the training is, is not known")
+            return None
+        return self.setup.epochs * -(-per_epoch // self.setup.accumulate)
+
+    def _measure(self, *, steps: int | None, seconds: float | None) -> tuple[float, int]:
+        """The time of a step, and from it and the allowance the steps of an arm."""
+        trial = run_arm(
+            self.setup,
+            self.drawn.take(5 * self.setup.accumulate),
+            probe=Probe(training=(), held_out=(), problem=self.problem),
+            execution=self.execution,
+        )
+        self.allowance.spent_steps += trial.steps
+        each = trial.seconds / max(trial.steps, 1)
+        whole = None if self.total_steps is None else self.total_steps * each
+        if seconds is None:
+            seconds = FLOOR if whole is None else max(FLOOR, SHARE * whole)
+        self.allowance.seconds = seconds
+        if steps is not None:
+            self.allowance.steps = steps
+        affordable = min(
+            (self.allowance.left / each if each > 0 else LONGEST) / ARMS,
+            (self.allowance.steps - self.allowance.spent_steps) / ARMS,
+        )
+        length = int(min(max(affordable, SHORTEST), LONGEST))
+        if self.total_steps is not None:
+            length = min(length, self.total_steps)
+        return each, max(1, length)
+
+    @property
+    def share(self) -> float | None:
+        """What the diagnosis cost, as a part of the whole training's time."""
+        if not self.total_steps:
+            return None
+        spent = time.perf_counter() - self.allowance.begun
+        return spent / (self.total_steps * self.step_seconds)
+
+
+def _held_out(setup: Setup, limits: list[str]) -> list[Any]:
+    """The validation batches, as many as are needed; a validation that fails is told."""
+    if setup.validation is None:
+        return []
+    kept: list[Any] = []
+    count = 0
+    try:
+        for batch in setup.validation:
+            kept.append(batch)
+            count += _examples(batch)
+            if count >= GATHERED:
+                break
+    except Exception as error:
+        limits.append(f"the validation batches failed: {type(error).__name__}: {error}")
+    return kept
+
+
+def _gather(batches: Sequence[Any]) -> tuple[Tensor, Tensor] | None:
+    """Inputs and targets of several batches, one behind the other; None where they are no pairs."""
+    inputs: list[Tensor] = []
+    targets: list[Tensor] = []
+    for batch in batches:
+        if not isinstance(batch, tuple | list) or len(batch) != 2:
+            return None
+        x, y = batch
+        if not isinstance(x, Tensor) or not isinstance(y, Tensor) or x.ndim == 0 or y.ndim == 0:
+            return None
+        inputs.append(x.detach().cpu())
+        targets.append(y.detach().cpu())
+    try:
+        return torch.cat(inputs), torch.cat(targets)
+    except RuntimeError:
+        return inputs[0], targets[0]  # batches of different widths, as padded text has
+
+
+def _examples(batch: Any) -> int:
+    first = batch[0] if isinstance(batch, tuple | list) and batch else batch
+    return len(first) if isinstance(first, Tensor) and first.ndim else 1
+
+
+def _some(batches: Sequence[Any], examples: int) -> list[tuple[Any, Any]]:
+    """The first batches with so many examples together."""
+    kept: list[tuple[Any, Any]] = []
+    count = 0
+    for batch in batches:
+        if not isinstance(batch, tuple | list) or len(batch) != 2 or count >= examples:
+            break
+        kept.append((batch[0], batch[1]))
+        count += _examples(batch)
+    return kept
+
+
+def patient_of(setup: Setup, **options: Any) -> Patient:
+    """The patient that a Setup makes, with a plain word where it cannot be one."""
+    try:
+        return Patient(setup, **options)
+    except LeadlineError:
+        raise
+    except Exception as error:
+        raise MeasurementError(
+            expected="a Setup whose model, batches, loss and optimizer can be made and run",
+            received=f"{type(error).__name__}: {error}",
+            remedy="run one step of it by hand: model = setup.model(); "
+            "setup.loss(model(inputs), targets).backward()",
+        ) from error
