@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from leadline.core.errors import LeadlineError
     from leadline.data.arrays import from_arrays
     from leadline.doctor.check import check
+    from leadline.doctor.diagnose import diagnose
+    from leadline.doctor.record import record
     from leadline.doctor.watch import watch
     from leadline.models.architecture import Architecture
     from leadline.models.create import create_model, list_models
@@ -41,8 +43,10 @@ __all__ = [
     "Task",
     "check",
     "create_model",
+    "diagnose",
     "from_arrays",
     "list_models",
+    "record",
     "steps",
     "train",
     "watch",
@@ -59,8 +63,10 @@ _HOMES = {
     "Task": "leadline.tasks.task",
     "check": "leadline.doctor.check",
     "create_model": "leadline.models.create",
+    "diagnose": "leadline.doctor.diagnose",
     "from_arrays": "leadline.data.arrays",
     "list_models": "leadline.models.create",
+    "record": "leadline.doctor.record",
     "steps": "leadline.training.loop",
     "train": "leadline.recipes.train",
     "watch": "leadline.doctor.watch",

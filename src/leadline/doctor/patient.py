@@ -186,8 +186,12 @@ class Patient:
         """What the diagnosis cost, as a part of the whole training's time."""
         if not self.total_steps:
             return None
-        spent = time.perf_counter() - self.allowance.begun
-        return spent / (self.total_steps * self.step_seconds)
+        return self.spent / (self.total_steps * self.step_seconds)
+
+    @property
+    def spent(self) -> float:
+        """Seconds spent so far."""
+        return time.perf_counter() - self.allowance.begun
 
 
 def _held_out(setup: Setup, limits: list[str]) -> list[Any]:

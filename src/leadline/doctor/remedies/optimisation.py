@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 
 from leadline.doctor.remedy import Remedy
 from leadline.training.setup import Setup
@@ -168,6 +169,46 @@ def without_schedule() -> Remedy:
         lines=("- scheduler.step()  # once per batch", "+ scheduler.step()  # once per epoch"),
         settings={"schedule.name": "constant"},
     )
+
+
+def schedule_per_epoch(steps: int) -> Remedy:
+    """Let the schedule go on once per epoch of so many steps, as its length may be meant."""
+
+    def apply(setup: Setup) -> Setup:
+        make = setup.schedule
+        if make is None:
+            return setup
+        return replace(setup, schedule=lambda optimizer: cast(Any, Paced(make(optimizer), steps)))
+
+    return Remedy(
+        title="step the schedule once per epoch",
+        apply=apply,
+        lines=("- scheduler.step()  # after each batch", "+ scheduler.step()  # after each epoch"),
+    )
+
+
+class Paced:
+    """A schedule that goes on with every so-manieth step only."""
+
+    def __init__(self, schedule: LRScheduler, steps: int) -> None:
+        self.schedule = schedule
+        self.steps = max(1, steps)
+        self.count = 0
+
+    def step(self) -> None:
+        """Count, and pass on the last step of each period."""
+        self.count += 1
+        if self.count % self.steps == 0:
+            self.schedule.step()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where it stands."""
+        return {"count": self.count, "schedule": self.schedule.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Put it where `state_dict` found it."""
+        self.count = state["count"]
+        self.schedule.load_state_dict(state["schedule"])
 
 
 def clip_at(bound: float, was: float) -> Remedy:

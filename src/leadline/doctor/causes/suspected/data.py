@@ -1,0 +1,157 @@
+"""Suspicions about the data: labels that do not fit, classes that hardly come, an order, a leak."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from leadline.doctor.finding import Evidence, Finding
+from leadline.doctor.patient import Patient
+from leadline.doctor.remedies import batches
+from leadline.doctor.suspicion import suspect
+
+RARE = 0.2
+"""How often the rarest class comes, as a part of the commonest, below which classes are uneven."""
+
+SORTED = 4.0
+"""Times that neighbours are of one class, over what chance gives, from which on data are sorted."""
+
+
+def certain(patient: Patient) -> Iterator[Finding]:
+    """What the examples themselves show."""
+    yield from _leak(patient)
+    yield from _order(patient)
+
+
+def suspicions(patient: Patient) -> Iterator[Finding]:
+    """What spoils a training only where it matters."""
+    yield from _imbalance(patient)
+
+
+def class_numbers(patient: Patient) -> Tensor | None:
+    """The gathered targets as class numbers [N], None for other problems."""
+    if patient.gathered is None:
+        return None
+    _, targets = patient.gathered
+    problem = patient.problem
+    if problem.kind == "classes":
+        numbers = targets.argmax(dim=1) if problem.one_hot or problem.soft else targets
+        return numbers if numbers.ndim == 1 else None
+    if problem.kind == "labels" and problem.classes == 1:
+        return targets.reshape(-1).long()
+    return None
+
+
+def _wanted(patient: Patient, targets: Tensor) -> Tensor:
+    hot = patient.problem.one_hot or patient.problem.soft
+    return targets.argmax(dim=1) if hot else targets.reshape(-1).long()
+
+
+def _imbalance(patient: Patient) -> Iterator[Finding]:
+    numbers = class_numbers(patient)
+    if numbers is None or len(numbers) < 50:
+        return
+    numbers = numbers[numbers >= 0]
+    counts = torch.bincount(numbers, minlength=max(patient.problem.classes, 2))
+    present = counts[counts > 0]
+    if len(present) < 2 or len(numbers) < 10 * len(counts):
+        return
+    rarest, commonest = float(counts.min()), float(counts.max())
+    if rarest / commonest >= RARE:
+        return
+    yield suspect(
+        "class_imbalance",
+        "some classes come far less often than others: the network is paid for ignoring them, and "
+        "its accuracy hides it",
+        Evidence(
+            quantity="examples of the rarest class over those of the commonest",
+            measured=rarest / commonest,
+            expected=f"above {RARE:g}",
+        ),
+        change=batches.balanced(counts, wanted=lambda targets: _wanted(patient, targets)),
+        source="Buda et al. 2018",
+    )
+
+
+def _order(patient: Patient) -> Iterator[Finding]:
+    """Classes in runs: neighbours in the order drawn are of one class far too often."""
+    numbers = class_numbers(patient)
+    if numbers is None or len(numbers) < 64:
+        return
+    shares = torch.bincount(numbers.clamp_min(0)).float() / len(numbers)
+    full = len(patient.drawn.take(1)[0][0]) >= len(numbers)
+    if full:
+        return  # one batch holds everything: its order does not matter
+    same = float((numbers[1:] == numbers[:-1]).float().mean())
+    chance = float(shares.square().sum())
+    whole = chance > 0.999 and patient.problem.classes > 2
+    size = len(patient.drawn.take(1)[0][0])
+    runs = same > 0.9 and same > chance + SORTED * math.sqrt(chance * (1 - chance) / len(numbers))
+    if not (runs and chance < 0.95) and not whole:
+        return
+    change = batches.shuffled()
+    yield Finding(
+        cause="shuffle_missing",
+        severity="error" if size > 1 else "warning",
+        summary="the examples come sorted by class: each batch teaches one class and undoes the "
+        "others",
+        evidence=(
+            Evidence(
+                quantity="neighbours of the same class",
+                measured=same,
+                expected=f"about {chance:.2f}, by chance",
+            ),
+        ),
+        remedy="pass shuffle=True to the DataLoader, or shuffle the examples once",
+        source="Bottou 2012, Stochastic Gradient Descent Tricks",
+        change=change,
+        proven=True,
+    )
+
+
+def _leak(patient: Patient) -> Iterator[Finding]:
+    """Validation examples that are training examples too."""
+    if patient.gathered is None or not patient.held_out:
+        return
+    count = 0
+    rows: list[Tensor] = []
+    for inputs, _ in patient.probe.held_out:
+        if not isinstance(inputs, Tensor) or inputs.ndim < 1:
+            return
+        rows.append(inputs.detach().cpu())
+        count += len(inputs)
+    shown = {_key(row) for row in patient.gathered[0]}
+    if len(shown) < 0.5 * len(patient.gathered[0]):
+        return  # a few rows that come again and again: tables of four points, say
+    held = [_key(row) for part in rows for row in part]
+    again = sum(key in shown for key in held)
+    known = patient.drawn.per_epoch
+    size = max(1, len(patient.drawn.take(1)[0][0]))
+    everything = len(patient.gathered[0]) if known is None else known * size
+    share = min(1.0, again / max(len(held), 1) * everything / len(patient.gathered[0]))
+    if again < 3 or share < 0.1:
+        return
+    yield Finding(
+        cause="validation_leak",
+        severity="error" if share > 0.5 else "warning",
+        summary="validation examples are training examples too: the validation says nothing of new "
+        "data",
+        evidence=(
+            Evidence(
+                quantity="validation examples found in the training data",
+                measured=share,
+                expected="0",
+            ),
+        ),
+        remedy="hold examples out before the training, and keep them out",
+        source="Kapoor & Narayanan 2023, Leakage and the reproducibility crisis",
+        proven=True,
+    )
+
+
+def _key(row: Tensor) -> bytes:
+    values: bytes = row.contiguous().numpy().tobytes()
+    return values

@@ -1,0 +1,69 @@
+"""Comparison: when one training is better than another, by more than chance and by enough to count.
+
+Healthy trainings can always be hurried a little: a larger rate, another optimizer, one more norm.
+So a difference counts only when a good part of the error goes with it, and when it is more than
+what the number of examples leaves to chance.
+"""
+
+from __future__ import annotations
+
+import math
+
+from leadline.doctor.arm import Outcome
+from leadline.doctor.problem import Verdict
+from leadline.doctor.trial import Trial
+
+MATERIAL = 0.25
+"""Part of the error that has to go before a difference counts."""
+
+SMALLEST = 0.02
+"""Difference of errors, on the scale on which 1 is ignorance, below which none counts."""
+
+SURE = 3.0
+"""Standard errors that a difference must exceed."""
+
+
+def better(treated: Outcome, without: Outcome, *, material: float = MATERIAL) -> bool:
+    """Whether the treated training ends clearly better."""
+    if _broken(treated):
+        return False
+    if _broken(without):
+        return treated.verdict.error < 1.5
+    if math.isnan(treated.verdict.error) or math.isnan(without.verdict.error):
+        return False
+    return _clearly(treated.verdict, without.verdict, material)
+
+
+def _clearly(new: Verdict, old: Verdict, material: float) -> bool:
+    gone = old.error - new.error
+    doubt = math.hypot(new.doubt, old.doubt)
+    by_error = gone > max(material * old.error, SMALLEST, SURE * doubt)
+    if by_error:
+        return True
+    finer = old.surprise - new.surprise
+    by_surprise = finer > max(1.5 * material * old.surprise, 5 * SMALLEST)
+    return by_surprise and gone > -doubt and old.error > 5 * SMALLEST
+
+
+def _broken(outcome: Outcome) -> bool:
+    return bool(outcome.ended) or math.isinf(outcome.verdict.error)
+
+
+def learns(outcome: Outcome) -> bool:
+    """Whether the answers are clearly better than those of a model that knows nothing."""
+    verdict = outcome.training
+    return not _broken(outcome) and verdict.error < 0.9 - verdict.doubt
+
+
+def trial_of(
+    without: Outcome, treated: Outcome, *, remedy: str, measured: str, helps: bool
+) -> Trial:
+    """The two arms as a Trial."""
+    return Trial(
+        remedy=remedy,
+        steps=max(without.steps, treated.steps),
+        without=without.arm,
+        treated=treated.arm,
+        measured=measured,
+        helps=helps,
+    )

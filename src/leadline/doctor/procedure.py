@@ -1,0 +1,302 @@
+"""The procedure: from a patient to ranked causes: certain ones, then trials of what is suspected.
+
+    1  what one batch and the examples show beyond doubt; each with its remedy, tried
+    2  every suspicion tried by itself against the training as it stands
+    3  the one that helps most is applied, and what helped beside it is tried on top; again, until
+       nothing helps any more or the allowance is spent
+
+A suspicion whose remedy does not help is ruled out. The order of the findings is: what is certain,
+causes nearer to the data first; then what the trials proved, by how much of the error went.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from leadline.doctor.arm import Outcome
+from leadline.doctor.causes.suspected import data, evaluation, fitting, network, optimisation
+from leadline.doctor.causes.suspected import training_loop as loop
+from leadline.doctor.comparison import better, learns, trial_of
+from leadline.doctor.finding import Finding, Severity
+from leadline.doctor.patient import Patient
+from leadline.doctor.prescription import prescribe
+from leadline.doctor.remedy import Remedy
+from leadline.training.setup import Setup
+
+ON_TRIAL = frozenset(
+    {
+        "input_not_normalized",
+        "input_double_normalized",
+        "target_not_normalized",
+        "hidden_activation_wrong",
+        "activation_missing",
+        "loss_wrong",
+        "loss_reduction_wrong",
+        "loss_numerically_unstable",
+        "init_constant",
+        "init_bad_scale",
+        "norm_missing",
+        "reg_too_strong",
+        "reg_missing",
+        "dropout_too_high",
+        "dropout_misuse",
+        "lr_too_high",
+        "lr_too_low",
+        "optimizer_wrong",
+        "optimizer_params_wrong",
+        "batch_size_too_small",
+        "batch_size_too_large",
+        "epochs_too_few",
+        "capacity_too_small",
+        "class_imbalance",
+        "params_frozen",
+        "clip_too_small",
+        "scheduler_misused",
+        "norm_eval_stats_broken",
+        "activation_extra",
+    }
+)
+"""Causes that count only as far as a trial shows it, unless one batch made an error of them."""
+
+STRUCTURE = frozenset(
+    {
+        "input_not_normalized",
+        "input_double_normalized",
+        "target_not_normalized",
+        "hidden_activation_wrong",
+        "activation_missing",
+        "loss_wrong",
+        "init_constant",
+        "init_bad_scale",
+        "norm_missing",
+        "reg_too_strong",
+        "dropout_too_high",
+        "dropout_misuse",
+        "params_frozen",
+        "clip_too_small",
+        "scheduler_misused",
+        "norm_eval_stats_broken",
+        "class_imbalance",
+        "optimizer_params_wrong",
+    }
+)
+"""Causes that are named before the learning rate where both remedies help as much."""
+
+AHEAD = 0.15
+"""Part of the error that a rate has to gain more before it is named first."""
+
+ROUNDS = 3
+"""Remedies on top of one another."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Tried:
+    """A suspicion and what its trial came to."""
+
+    finding: Finding
+    outcome: Outcome
+    helps: bool
+    gain: float
+
+
+@dataclass(kw_only=True, eq=False)
+class Course:
+    """Where the procedure stands: the Setup as healed so far, its arm, and what was found."""
+
+    setup: Setup
+    base: Outcome
+    certain: list[Finding]
+    proven: list[Finding]
+    ruled_out: list[Finding]
+    untried: list[Finding]
+
+
+def run(patient: Patient) -> tuple[Course, Outcome]:
+    """Everything found, and the arm of the training as it was given."""
+    certain, suspects = first_look(patient)
+    sick = patient.arm()
+    course = Course(setup=patient.setup, base=sick, certain=[], proven=[], ruled_out=[], untried=[])
+    for finding in certain:
+        _treat_certain(patient, course, finding)
+    treatable = [f for f in suspects if f.change is not None]
+    course.certain += [f for f in suspects if f.change is None]
+    suspects = treatable
+    for _ in range(ROUNDS):
+        tried = list(_round(patient, course, suspects))
+        helped = sorted((t for t in tried if t.helps), key=_order)
+        course.ruled_out += [t.finding for t in tried if not t.helps]
+        if not helped:
+            break
+        _adopt(course, helped[0])
+        suspects = [t.finding for t in helped[1:] if _distinct(t, helped[0])]
+        course.ruled_out += [t.finding for t in helped[1:] if not _distinct(t, helped[0])]
+        if not suspects and not patient.affords():
+            break
+    course.untried += [f for f in suspects if f not in course.ruled_out]
+    return course, sick
+
+
+def first_look(patient: Patient) -> tuple[list[Finding], list[Finding]]:
+    """What is certain, and what is suspected, before any trial; each cause once."""
+    checked = [_with_change(patient, f) for f in patient.checked.checkup.findings]
+    sure = [f for f in checked if f.severity == "error"]
+    sure += [f for source in (data.certain, fitting.certain, loop.certain, evaluation.certain)
+             for f in source(patient)]  # fmt: skip
+    doubtful = [f for f in checked if f.severity != "error"]
+    standing = [f for f in doubtful if f.cause not in ON_TRIAL]
+    weighed = [f for f in doubtful if f.cause in ON_TRIAL]
+    for source in (data, fitting, loop, network, evaluation):
+        weighed += list(source.suspicions(patient))
+    weighed += list(optimisation.options(patient))
+    weighed += list(optimisation.other_batches(patient))
+    certain = _once([*sure, *standing], ())
+    return certain, _once(weighed, {f.cause for f in certain})
+
+
+def _once(findings: list[Finding], known: set[str] | tuple[str, ...]) -> list[Finding]:
+    seen = set(known)
+    kept = []
+    for finding in findings:
+        if finding.cause not in seen:
+            kept.append(finding)
+            seen.add(finding.cause)
+    return kept
+
+
+def _with_change(patient: Patient, finding: Finding) -> Finding:
+    if finding.change is not None:
+        return finding
+    try:
+        return replace(finding, change=prescribe(finding, patient))
+    except (RuntimeError, ValueError, TypeError, AttributeError) as error:
+        patient.limits.append(f"no remedy could be made for {finding.cause}: {error}")
+        return finding
+
+
+def _treat_certain(patient: Patient, course: Course, finding: Finding) -> None:
+    """Try the remedy of a certain finding on what is healed so far; it stands in any case."""
+    if finding.change is None or finding.change.apply is None or not patient.affords():
+        sure = finding.severity == "error"
+        course.certain.append(replace(finding, proven=finding.proven or sure))
+        return
+    outcome = patient.arm(finding.change, setup=course.setup)
+    helps = better(outcome, course.base)
+    trial = trial_of(
+        course.base,
+        outcome,
+        remedy=finding.change.title,
+        measured=patient.problem.measured,
+        helps=helps,
+    )
+    harmless = not better(course.base, outcome)
+    proven = helps or finding.proven or finding.severity == "error"
+    course.certain.append(replace(finding, proven=proven, trial=trial))
+    if harmless and finding.severity != "note":
+        course.setup = finding.change(course.setup)
+        course.base = outcome
+
+
+def _round(patient: Patient, course: Course, suspects: list[Finding]) -> Iterator[Tried]:
+    """Each suspicion by itself on the Setup as it stands; rates and optimizers among them."""
+    for finding in suspects:
+        if not patient.affords():
+            course.untried.append(finding)
+            continue
+        yield _try(patient, course, finding)
+    if not any(f.cause in RATES for f in course.proven):
+        yield from _rates(patient, course)
+
+
+RATES = frozenset({"lr_too_high", "lr_too_low", "lr_negative", "optimizer_wrong"})
+
+
+def _rates(patient: Patient, course: Course) -> Iterator[Tried]:
+    """The learning-rate range test: down where the training is restless, up where it is slow."""
+    down, up = (0.1, 0.01), (10.0, 100.0, 1000.0)
+    first, second = (down, up) if optimisation.restless(course.base) else (up, down)
+    found = None
+    for factors in (first, second):
+        found = _best_rate(patient, course, factors)
+        if found is not None and found.helps:
+            yield found
+            break
+    other = optimisation.other_optimizer(patient)
+    slow = found is not None and found.helps and found.finding.cause == "lr_too_low"
+    if other is not None and patient.affords() and (slow or not learns(course.base)):
+        tried = _try(patient, course, other)
+        preferred = slow and tried.helps and optimisation.plain_descent(patient)
+        gain = tried.gain + 2 * AHEAD if preferred else tried.gain - AHEAD
+        yield replace(tried, gain=gain)
+
+
+def _best_rate(patient: Patient, course: Course, factors: tuple[float, ...]) -> Tried | None:
+    """The rate that does best in one direction; the next is tried while the last one helped."""
+    best: Tried | None = None
+    for factor in factors:
+        if not patient.affords():
+            return best
+        if factor < 1:
+            finding = optimisation.too_high(patient, factor)
+        else:
+            finding = optimisation.too_low(patient, factor)
+        tried = _try(patient, course, finding)
+        if factor > 1 and tried.helps:
+            further = optimisation.goes_further(patient, tried.outcome, course.base, factor)
+            tried = replace(tried, helps=further)
+        if best is not None and best.helps and not better(tried.outcome, best.outcome):
+            return best
+        if tried.outcome.ended and factor > 1:
+            return best
+        best = tried if best is None or tried.helps or not best.helps else best
+        if not tried.helps and not better(tried.outcome, course.base) and factor > 1:
+            return best
+    return best
+
+
+def _try(patient: Patient, course: Course, finding: Finding) -> Tried:
+    assert finding.change is not None, "suspicions bring their remedy"
+    outcome = patient.arm(finding.change, setup=course.setup)
+    helps = better(outcome, course.base)
+    trial = trial_of(
+        course.base,
+        outcome,
+        remedy=finding.change.title,
+        measured=patient.problem.measured,
+        helps=helps,
+    )
+    return Tried(
+        finding=replace(finding, trial=trial), outcome=outcome, helps=helps, gain=trial.gain
+    )
+
+
+def _order(tried: Tried) -> float:
+    """The largest gain first; a cause in the structure before one in the rate."""
+    return -(tried.gain + (AHEAD if tried.finding.cause in STRUCTURE else 0.0))
+
+
+def _distinct(tried: Tried, adopted: Tried) -> bool:
+    """Two remedies of one kind exclude each other: a rate found for the sick network, say."""
+    return not (tried.finding.cause in RATES and adopted.finding.cause in RATES)
+
+
+def _adopt(course: Course, tried: Tried) -> None:
+    finding = tried.finding
+    assert finding.change is not None and finding.trial is not None, "it was tried"
+    if finding.cause in RATES and tried.finding.change is not None:
+        finding = replace(finding, change=tried.finding.change)
+    severity: Severity = "error" if _spoils(course.base, tried.outcome) else "warning"
+    course.proven.append(replace(finding, proven=True, severity=severity))
+    course.setup = remedied(course.setup, finding.change)
+    course.base = tried.outcome
+
+
+def _spoils(without: Outcome, treated: Outcome) -> bool:
+    """Whether the training learns next to nothing without the remedy, and much with it."""
+    return not learns(without) and learns(treated)
+
+
+def remedied(setup: Setup, change: Remedy | None) -> Setup:
+    """The Setup with the change."""
+    assert change is not None and change.apply is not None, "it was tried"
+    return change(setup)
