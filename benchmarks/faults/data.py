@@ -102,17 +102,12 @@ def loader(examples: Examples, *, batch_size: int) -> DataLoader[tuple[Tensor, .
 
 def mnist(split: Split, *, count: int) -> Examples:
     """The first `count` digits, [N, 1, 28, 28] in [0, 1], with their class numbers."""
-    whole = _mnist(split)
-    return whole[:count]
+    return _pictures(*_mnist_bytes(split), count)
 
 
 def cifar(split: Split, *, count: int) -> Examples:
-    """`count` pictures of every class in equal parts, [N, 3, 32, 32] in [0, 1]."""
-    pictures, labels = _cifar_bytes(split)
-    return Examples(
-        inputs=torch.from_numpy(pictures[:count]).float() / 255,
-        targets=torch.from_numpy(labels[:count]),
-    )
+    """`count` pictures in a fixed mixed order, [N, 3, 32, 32] in [0, 1], with their numbers."""
+    return _pictures(*_cifar_bytes(split), count)
 
 
 def articles(split: Split, *, count: int) -> Examples:
@@ -130,15 +125,19 @@ def articles(split: Split, *, count: int) -> Examples:
     return Examples(inputs=bags, targets=torch.tensor(labels))
 
 
+def _pictures(pictures: np.ndarray, labels: np.ndarray, count: int) -> Examples:
+    return Examples(
+        inputs=torch.from_numpy(pictures[:count]).float() / 255,
+        targets=torch.from_numpy(labels[:count]),
+    )
+
+
 @functools.cache
-def _mnist(split: Split) -> Examples:
+def _mnist_bytes(split: Split) -> tuple[np.ndarray, np.ndarray]:
     folder = _folder() / "mnist"
     images = read_idx(folder / f"{MNIST_NAMES[split]}-images-idx3-ubyte.gz")
     labels = read_idx(folder / f"{MNIST_NAMES[split]}-labels-idx1-ubyte.gz")
-    return Examples(
-        inputs=torch.from_numpy(images.astype(np.float32))[:, None] / 255,
-        targets=torch.from_numpy(labels.astype(np.int64)),
-    )
+    return images[:, None], labels.astype(np.int64)
 
 
 @functools.cache
