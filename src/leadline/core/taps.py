@@ -15,6 +15,7 @@ DistributedDataParallel.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import sys
@@ -27,6 +28,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.optimizer import (
+    register_optimizer_step_post_hook,
+    register_optimizer_step_pre_hook,
+)
 from torch.overrides import TorchFunctionMode, resolve_name
 from torch.utils.hooks import RemovableHandle
 
@@ -235,6 +240,20 @@ class Taps:
     def _on_every_module(self, listen: Callable[[str, nn.Module], RemovableHandle]) -> None:
         for name, module in self._model.named_modules():
             self._handles.append(listen(plain_name(name), module))
+
+
+@contextlib.contextmanager
+def every_update(*, before: Callable[[Any], None], after: Callable[[Any], None]) -> Iterator[None]:
+    """Call back around each `step()` of every optimizer there is, or will be, until the end."""
+    handles = (
+        register_optimizer_step_pre_hook(lambda optimizer, args, kwargs: before(optimizer)),
+        register_optimizer_step_post_hook(lambda optimizer, args, kwargs: after(optimizer)),
+    )
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def plain_name(name: str) -> str:

@@ -1,0 +1,80 @@
+"""Loaders: what comes out of data loaders, epoch by epoch, and the seeds that are set."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader
+from torch.utils.data.dataloader import _BaseDataLoaderIter
+
+from leadline.doctor.recording.objects import loader_card
+from leadline.doctor.recording.recorder import Recorder, parts_of
+
+
+class LoaderListener:
+    """Hears of the epochs of each DataLoader, of its batches, and of seeds."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        self._recorder = recorder
+        self._loader_of: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
+        self._drawn: dict[int, int] = {}
+
+    def listen(self) -> None:
+        """Stand beside DataLoader and the seeds."""
+        points = self._recorder.points
+        points.around(DataLoader, "__iter__", self._begin)
+        points.around(_BaseDataLoaderIter, "__next__", self._next)
+        points.everywhere(torch, "manual_seed", self._seed)
+
+    def _begin(
+        self, original: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        recorder, loader = self._recorder, args[0]
+        card = recorder.loaders.find(loader)
+        if card is None:
+            card = loader_card(loader, number=len(recorder.loaders))
+            recorder.loaders.add(loader, card)
+        recorder.emit("epoch_begun", card.number)
+        self._drawn[card.number] = 0
+        iterator = self._quietly(original, args, kwargs)
+        self._loader_of[iterator] = card.number
+        return iterator
+
+    def _next(
+        self, original: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        recorder = self._recorder
+        number = self._loader_of.get(args[0], -1)
+        try:
+            batch = self._quietly(original, args, kwargs)
+        except StopIteration:
+            if number >= 0:
+                recorder.emit("epoch_ended", number, batches=self._drawn[number])
+                recorder.epoch += 1
+            raise
+        if number >= 0:
+            self._drawn[number] += 1
+        recorder.batch, recorder.loader = parts_of(batch), number
+        return batch
+
+    def _quietly(
+        self, original: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        recorder = self._recorder
+        outer, recorder.in_loader = recorder.in_loader, True
+        try:
+            with recorder.unheard():
+                return original(*args, **kwargs)
+        finally:
+            recorder.in_loader = outer
+
+    def _seed(
+        self, original: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        seed = args[0] if args else kwargs.get("seed")
+        if not self._recorder.in_loader and isinstance(seed, int):
+            self._recorder.emit("seeded", seed=seed)
+        return original(*args, **kwargs)
