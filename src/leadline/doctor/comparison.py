@@ -11,7 +11,7 @@ import math
 
 from leadline.doctor.arm import Outcome
 from leadline.doctor.problem import Verdict
-from leadline.doctor.trial import Trial
+from leadline.doctor.trial import Trial, smoothed
 
 MATERIAL = 0.25
 """Part of the error that has to go before a difference counts."""
@@ -43,6 +43,41 @@ def _clearly(new: Verdict, old: Verdict, material: float) -> bool:
     finer = old.surprise - new.surprise
     by_surprise = finer > max(1.5 * material * old.surprise, 5 * SMALLEST)
     return by_surprise and gone > -doubt and old.error > 5 * SMALLEST
+
+
+def fairer(treated: Outcome, without: Outcome) -> bool:
+    """Whether the classes that were neglected are known better, at no great cost to all together."""
+    new, old = treated.verdict, without.verdict
+    if _broken(treated) or _broken(without) or math.isnan(new.balanced + old.balanced):
+        return False
+    gone = old.balanced - new.balanced
+    return gone > max(MATERIAL * old.balanced, 3 * SMALLEST) and gone > SURE * old.doubt
+
+
+def hurries(treated: Outcome, without: Outcome) -> bool:
+    """Whether a rate or an optimizer makes a difference that is more than haste.
+
+    Nearly every healthy training can be hurried. So the training has to be bad as it is, or nearly
+    all of its error has to go.
+    """
+    if not better(treated, without):
+        return False
+    if _broken(without):
+        return True
+    new, old = treated.verdict, without.verdict
+    return (old.error > BAD and new.error < 0.6 * old.error) or new.error < 0.1 * old.error
+
+
+BAD = 0.6
+"""Error from which on a training is bad as it is."""
+
+
+def diverges(outcome: Outcome) -> bool:
+    """Whether the loss breaks off or ends far above where it began."""
+    if outcome.ended or not outcome.losses:
+        return True
+    start = smoothed(outcome.losses[:3], last=3)
+    return smoothed(outcome.losses, last=5) > 3 * abs(start) + 1e-12
 
 
 def _broken(outcome: Outcome) -> bool:

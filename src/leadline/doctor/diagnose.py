@@ -26,7 +26,7 @@ def diagnose(
     """Find the causes, prove them by trials on copies, and say what heals them.
 
     `steps` and `seconds` bound what it may cost; the default is 15 % of the training's own time,
-    but 20 seconds at least. The Setup stays as it is, and so do the random streams.
+    but 30 seconds at least. The Setup stays as it is, and so do the random streams.
     Raises ConfigError for something else than a Setup, MeasurementError for one that cannot be run.
 
     >>> import torch

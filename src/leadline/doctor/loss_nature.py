@@ -165,11 +165,25 @@ class _Asked:
             self._value(log_even + 1), (math.log(classes) - 1) * count
         ):
             return "nll"
-        if _close(self._value(even), math.log(classes) * count, 1e-2) and _close(
-            self._value(even * math.exp(-1)), (math.log(classes) + 1) * count, 1e-2
+        less = self._value(even * math.exp(-1)) - math.log(classes) * count
+        if _close(self._value(even), math.log(classes) * count, 1e-2) and (
+            _close(less, count, 1e-2) or self._normalises(axis, less)
         ):
             return "log_of_probabilities"
         return None
+
+    def _normalises(self, axis: int, less: float) -> bool:
+        """Whether the loss divides by the sum first, as Keras's does: rows count by their ratios.
+
+        A cross entropy of logits does not: it changes when they are multiplied.
+        """
+        if not _close(less, 0.0, 1e-2):
+            return False
+        rows = self._noise.exp()
+        rows = rows / rows.sum(dim=axis, keepdim=True)
+        now = self._value(rows)
+        sharper = self._value(rows.square() / rows.square().sum(dim=axis, keepdim=True))
+        return _close(self._value(rows * 0.5), now, 1e-3) and not _close(sharper, now, 1e-3)
 
     def _changes_never(self) -> bool:
         """Over one class a cross entropy is 0 whatever the output; other losses are not."""

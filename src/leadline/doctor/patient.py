@@ -28,13 +28,13 @@ from leadline.training.setup import Setup
 SHARE = 0.15
 """Part of the whole training's time that a diagnosis may take."""
 
-FLOOR = 20.0
+FLOOR = 30.0
 """Seconds that a diagnosis may take however short the training is."""
 
 ARMS = 10
 """Trainings the allowance is cut into."""
 
-SHORTEST, LONGEST = 24, 2000
+SHORTEST, LONGEST = 48, 2000
 """Steps of an arm: fewer show nothing, more are not needed to tell two trainings apart."""
 
 ASKED = 1024

@@ -34,18 +34,16 @@ def penalty_share(setup: Setup, batch: Any) -> float | None:
                 return None
             own = _norm(torch.autograd.grad(fixed, parameters, allow_unused=True))
             whole = setup.loss(outputs, given.targets)
-            both = torch.autograd.grad(whole, parameters, allow_unused=True)
+            both: tuple[Any, ...] = torch.autograd.grad(whole, parameters, allow_unused=True)
             again = setup.loss(outputs.detach(), given.targets)
-            penalty = torch.autograd.grad(again, parameters, allow_unused=True)
+            penalty: tuple[Any, ...] = torch.autograd.grad(again, parameters, allow_unused=True)
         except (LeadlineError, RuntimeError, TypeError, ValueError):
             return None
-    data = _norm(
-        [
-            gradient if own_part is None else gradient - own_part
-            for gradient, own_part in zip(both, penalty, strict=True)
-            if isinstance(gradient, Tensor)
-        ]
-    )
+    rest = []
+    for gradient, part in zip(both, penalty, strict=True):
+        if isinstance(gradient, Tensor):
+            rest.append(gradient - part if isinstance(part, Tensor) else gradient)
+    data = _norm(rest)
     return own / data if data > 0 else None
 
 

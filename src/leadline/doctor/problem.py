@@ -135,11 +135,13 @@ class Verdict:
     """How answers fit their targets: 0 is perfect, 1 is what a model that knows nothing gives.
 
     `doubt` is the standard error of `error`: with few answers a difference may be chance.
+    `balanced` is the error with every class counted alike, NaN for other problems.
     """
 
     error: float
     surprise: float
     doubt: float = 0.0
+    balanced: float = math.nan
 
 
 def judge(outputs: Tensor, targets: Tensor, problem: Problem) -> Verdict:
@@ -185,7 +187,18 @@ def _judge_classes(outputs: Tensor, targets: Tensor, problem: Problem) -> Verdic
         error=wrong / ignorance,
         surprise=_log_loss(rows, wanted) / entropy,
         doubt=doubt / ignorance,
+        balanced=_balanced(rows.argmax(dim=1) == wanted, wanted),
     )
+
+
+def _balanced(right: Tensor, wanted: Tensor) -> float:
+    """The mean over the classes of their wrong answers, over that of chance."""
+    counts = torch.bincount(wanted)
+    hits = torch.bincount(wanted, weights=right.float(), minlength=len(counts))
+    present = counts > 0
+    classes = int(present.sum())
+    recall = float((hits[present] / counts[present]).mean())
+    return (1 - recall) / (1 - 1 / classes) if classes > 1 else math.nan
 
 
 def _log_loss(rows: Tensor, wanted: Tensor) -> float:

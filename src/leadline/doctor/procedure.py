@@ -11,13 +11,13 @@ causes nearer to the data first; then what the trials proved, by how much of the
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from leadline.doctor.arm import Outcome
 from leadline.doctor.causes.suspected import data, evaluation, fitting, network, optimisation
 from leadline.doctor.causes.suspected import training_loop as loop
-from leadline.doctor.comparison import better, learns, trial_of
+from leadline.doctor.comparison import better, diverges, fairer, hurries, learns, trial_of
 from leadline.doctor.finding import Finding, Severity
 from leadline.doctor.patient import Patient
 from leadline.doctor.prescription import prescribe
@@ -32,8 +32,6 @@ ON_TRIAL = frozenset(
         "hidden_activation_wrong",
         "activation_missing",
         "loss_wrong",
-        "loss_reduction_wrong",
-        "loss_numerically_unstable",
         "init_constant",
         "init_bad_scale",
         "norm_missing",
@@ -86,6 +84,27 @@ STRUCTURE = frozenset(
 AHEAD = 0.15
 """Part of the error that a rate has to gain more before it is named first."""
 
+JUDGES: dict[str, Callable[[Outcome, Outcome], bool]] = {
+    "class_imbalance": fairer,
+    **dict.fromkeys(
+        (
+            "lr_too_high",
+            "lr_too_low",
+            "optimizer_wrong",
+            "hidden_activation_wrong",
+            "activation_missing",
+            "loss_wrong",
+            "batch_size_too_small",
+            "batch_size_too_large",
+            "dropout_too_high",
+            "dropout_misuse",
+            "init_bad_scale",
+        ),
+        hurries,
+    ),
+}
+"""What a trial has to show; for what hurries healthy trainings too, more than `better` asks."""
+
 ROUNDS = 3
 """Remedies on top of one another."""
 
@@ -133,7 +152,8 @@ def run(patient: Patient) -> tuple[Course, Outcome]:
         course.ruled_out += [t.finding for t in helped[1:] if not _distinct(t, helped[0])]
         if not suspects and not patient.affords():
             break
-    course.untried += [f for f in suspects if f not in course.ruled_out]
+    told = {f.cause for f in [*course.ruled_out, *course.proven, *course.certain]}
+    course.untried = [f for f in course.untried if f.cause not in told]
     return course, sick
 
 
@@ -213,7 +233,8 @@ RATES = frozenset({"lr_too_high", "lr_too_low", "lr_negative", "optimizer_wrong"
 
 def _rates(patient: Patient, course: Course) -> Iterator[Tried]:
     """The learning-rate range test: down where the training is restless, up where it is slow."""
-    down, up = (0.1, 0.01), (10.0, 100.0, 1000.0)
+    down = (0.1, 0.01, 1e-3, 1e-4) if diverges(course.base) else (0.1, 0.01)
+    up = (10.0, 100.0, 1000.0)
     first, second = (down, up) if optimisation.restless(course.base) else (up, down)
     found = None
     for factors in (first, second):
@@ -223,7 +244,8 @@ def _rates(patient: Patient, course: Course) -> Iterator[Tried]:
             break
     other = optimisation.other_optimizer(patient)
     slow = found is not None and found.helps and found.finding.cause == "lr_too_low"
-    if other is not None and patient.affords() and (slow or not learns(course.base)):
+    stuck = (found is None or not found.helps) and not learns(course.base)
+    if other is not None and patient.affords() and (slow or stuck):
         tried = _try(patient, course, other)
         preferred = slow and tried.helps and optimisation.plain_descent(patient)
         gain = tried.gain + 2 * AHEAD if preferred else tried.gain - AHEAD
@@ -244,12 +266,9 @@ def _best_rate(patient: Patient, course: Course, factors: tuple[float, ...]) -> 
         if factor > 1 and tried.helps:
             further = optimisation.goes_further(patient, tried.outcome, course.base, factor)
             tried = replace(tried, helps=further)
-        if best is not None and best.helps and not better(tried.outcome, best.outcome):
-            return best
-        if tried.outcome.ended and factor > 1:
-            return best
-        best = tried if best is None or tried.helps or not best.helps else best
-        if not tried.helps and not better(tried.outcome, course.base) and factor > 1:
+        if best is None or (tried.helps and better(tried.outcome, best.outcome)):
+            best = tried
+        elif best.helps or (factor > 1 and not better(tried.outcome, course.base)):
             return best
     return best
 
@@ -257,7 +276,8 @@ def _best_rate(patient: Patient, course: Course, factors: tuple[float, ...]) -> 
 def _try(patient: Patient, course: Course, finding: Finding) -> Tried:
     assert finding.change is not None, "suspicions bring their remedy"
     outcome = patient.arm(finding.change, setup=course.setup)
-    helps = better(outcome, course.base)
+    judge = JUDGES.get(finding.cause, better)
+    helps = judge(outcome, course.base)
     trial = trial_of(
         course.base,
         outcome,

@@ -14,6 +14,7 @@ finding; what many train with all the same is a suspicion.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from leadline.doctor.finding import Evidence, Finding
 from leadline.doctor.patient import Patient
@@ -26,17 +27,19 @@ from leadline.doctor.suspicion import suspect
 
 SOURCE = "Bishop 2006, section 4.3.6: the canonical link of a loss; Golik et al. 2013"
 
-PROBABILITY_LOSSES = {
-    "log_of_probabilities": "softmax",
-    "binary_probabilities": "sigmoid",
-}
-"""Losses of probabilities, and the activation whose outputs they take."""
+OUTWEIGHS = 3.0
+"""Times the data's gradient from which on a penalty is an error: the weights shrink to nothing."""
 
 
 def certain(patient: Patient) -> Iterator[Finding]:
     """Combinations that cannot be meant."""
     seen, problem = patient.seen, patient.problem
-    if seen is None or seen.nature is None:
+    if seen is None:
+        return
+    share = penalty_share(patient.setup, patient.first)
+    if share is not None and share > OUTWEIGHS:
+        yield replace(_penalty(share), severity="error", proven=True)
+    if seen.nature is None:
         return
     _, ending = ending_of(patient)
     kind = seen.nature.kind
@@ -117,7 +120,7 @@ def suspicions(patient: Patient) -> Iterator[Finding]:
     if seen is None:
         return
     share = penalty_share(patient.setup, patient.first)
-    if share is not None:
+    if share is not None and share <= OUTWEIGHS:
         yield _penalty(share)
     if seen.nature is None or problem.kind == "unknown":
         return
