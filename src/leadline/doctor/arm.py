@@ -139,6 +139,31 @@ def ask(
     training: bool = False,
 ) -> Verdict | None:
     """How the model answers, in evaluation mode unless told otherwise; None without examples."""
+    found = _answers(model, examples, execution, training=training)
+    if found is None:
+        return None
+    try:
+        return judge_all(*found, probe.problem)
+    except (RuntimeError, ValueError, IndexError):
+        return None
+
+
+def answers(
+    model: nn.Module, examples: Sequence[tuple[Any, Any]], execution: Execution
+) -> tuple[Tensor, Tensor] | None:
+    """Outputs and targets, one batch behind the other; None where the model fails on them."""
+    found = _answers(model, examples, execution, training=False)
+    if found is None:
+        return None
+    try:
+        return torch.cat(found[0]), torch.cat(found[1])
+    except RuntimeError:
+        return None
+
+
+def _answers(
+    model: nn.Module, examples: Sequence[tuple[Any, Any]], execution: Execution, *, training: bool
+) -> tuple[list[Tensor], list[Tensor]] | None:
     if not examples:
         return None
     modes = {module: module.training for module in model.modules()}
@@ -152,7 +177,7 @@ def ask(
                 placed, _ = execution.place_batch(inputs, wanted)
                 outputs.append(main_output(model(placed)).float().cpu())
                 targets.append(wanted.cpu())
-        return judge_all(outputs, targets, probe.problem)
+        return outputs, targets
     except (LeadlineError, RuntimeError, ValueError, TypeError, IndexError):
         return None
     finally:

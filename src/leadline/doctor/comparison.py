@@ -48,8 +48,11 @@ def _clearly(new: Verdict, old: Verdict, material: float) -> bool:
 def fairer(treated: Outcome, without: Outcome) -> bool:
     """Whether the classes that were neglected are known better, at no great cost to all together."""
     new, old = treated.verdict, without.verdict
-    if _broken(treated) or _broken(without) or math.isnan(new.balanced + old.balanced):
+    unknown = math.isnan(new.balanced + old.balanced)
+    if unknown or _broken(treated) or _broken(without):
         return False
+    if old.balanced < 1.5 * old.error + 0.05:
+        return False  # the common classes are known no better: it is not the numbers of examples
     gone = old.balanced - new.balanced
     return gone > max(MATERIAL * old.balanced, 3 * SMALLEST) and gone > SURE * old.doubt
 
@@ -60,16 +63,24 @@ def hurries(treated: Outcome, without: Outcome) -> bool:
     Nearly every healthy training can be hurried. So the training has to be bad as it is, or nearly
     all of its error has to go.
     """
+    return _much(treated, without, bad=0.6, nearly_all=0.1)
+
+
+def mends(treated: Outcome, without: Outcome) -> bool:
+    """Whether a change in the network or its loss makes a difference that is more than taste.
+
+    Sigmoids, squared errors and wide first weights train many small networks well enough.
+    """
+    return _much(treated, without, bad=0.35, nearly_all=0.15)
+
+
+def _much(treated: Outcome, without: Outcome, *, bad: float, nearly_all: float) -> bool:
     if not better(treated, without):
         return False
     if _broken(without):
         return True
-    new, old = treated.verdict, without.verdict
-    return (old.error > BAD and new.error < 0.6 * old.error) or new.error < 0.1 * old.error
-
-
-BAD = 0.6
-"""Error from which on a training is bad as it is."""
+    new, old = treated.verdict.error, without.verdict.error
+    return (old > bad and new < 0.6 * old) or new < nearly_all * old
 
 
 def diverges(outcome: Outcome) -> bool:

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from leadline.core.errors import LeadlineError, MeasurementError
 from leadline.doctor.arm import Outcome, Probe, run_arm
@@ -36,6 +37,9 @@ ARMS = 10
 
 SHORTEST, LONGEST = 48, 2000
 """Steps of an arm: fewer show nothing, more are not needed to tell two trainings apart."""
+
+WHOLE = 3
+"""Times the steps of an arm that a training may have to be run whole instead."""
 
 ASKED = 1024
 """Examples a model is asked after an arm."""
@@ -104,6 +108,13 @@ class Patient:
         return self.checked.seen
 
     @property
+    def has_batch_norm(self) -> bool:
+        """Whether a layer keeps statistics of the batches."""
+        return self.seen is not None and any(
+            isinstance(module, _BatchNorm) for module in self.seen.model.modules()
+        )
+
+    @property
     def whole(self) -> bool:
         """Whether an arm is as long as the training itself."""
         return self.total_steps is not None and self.steps >= self.total_steps
@@ -117,6 +128,19 @@ class Patient:
             setup or self.setup,
             self.drawn.take(count),
             remedy=remedy,
+            probe=self.probe,
+            execution=self.execution,
+        )
+        self.allowance.spent_steps += outcome.steps
+        return outcome
+
+    def arm_on(self, batches: Sequence[Any], *, setup: Setup) -> Outcome:
+        """Train a copy for the steps of a trial on these batches, again and again."""
+        count = self.steps * setup.accumulate
+        rounds = -(-count // max(len(batches), 1))
+        outcome = run_arm(
+            setup,
+            (list(batches) * rounds)[:count],
             probe=self.probe,
             execution=self.execution,
         )
@@ -177,8 +201,8 @@ class Patient:
             (self.allowance.steps - self.allowance.spent_steps) / ARMS,
         )
         length = int(min(max(affordable, SHORTEST), LONGEST))
-        if self.total_steps is not None:
-            length = min(length, self.total_steps)
+        if self.total_steps is not None and self.total_steps <= WHOLE * length:
+            length = self.total_steps
         return each, max(1, length)
 
     @property

@@ -15,9 +15,17 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from leadline.doctor.arm import Outcome
-from leadline.doctor.causes.suspected import data, evaluation, fitting, network, optimisation
+from leadline.doctor.causes.suspected import (
+    data,
+    evaluation,
+    fitting,
+    generalisation,
+    network,
+    optimisation,
+)
 from leadline.doctor.causes.suspected import training_loop as loop
-from leadline.doctor.comparison import better, diverges, fairer, hurries, learns, trial_of
+from leadline.doctor.causes.suspected.labels import corrupted
+from leadline.doctor.comparison import better, diverges, fairer, hurries, learns, mends, trial_of
 from leadline.doctor.finding import Finding, Severity
 from leadline.doctor.patient import Patient
 from leadline.doctor.prescription import prescribe
@@ -81,6 +89,9 @@ STRUCTURE = frozenset(
 )
 """Causes that are named before the learning rate where both remedies help as much."""
 
+RATES = frozenset({"lr_too_high", "lr_too_low", "lr_negative", "optimizer_wrong"})
+"""Causes whose remedies exclude one another: a rate found for one optimizer suits no other."""
+
 AHEAD = 0.15
 """Part of the error that a rate has to gain more before it is named first."""
 
@@ -91,16 +102,21 @@ JUDGES: dict[str, Callable[[Outcome, Outcome], bool]] = {
             "lr_too_high",
             "lr_too_low",
             "optimizer_wrong",
+            "batch_size_too_small",
+            "batch_size_too_large",
+        ),
+        hurries,
+    ),
+    **dict.fromkeys(
+        (
             "hidden_activation_wrong",
             "activation_missing",
             "loss_wrong",
-            "batch_size_too_small",
-            "batch_size_too_large",
             "dropout_too_high",
             "dropout_misuse",
             "init_bad_scale",
         ),
-        hurries,
+        mends,
     ),
 }
 """What a trial has to show; for what hurries healthy trainings too, more than `better` asks."""
@@ -152,9 +168,44 @@ def run(patient: Patient) -> tuple[Course, Outcome]:
         course.ruled_out += [t.finding for t in helped[1:] if not _distinct(t, helped[0])]
         if not suspects and not patient.affords():
             break
+    _last_look(patient, course)
     told = {f.cause for f in [*course.ruled_out, *course.proven, *course.certain]}
     course.untried = [f for f in course.untried if f.cause not in told]
     return course, sick
+
+
+def _last_look(patient: Patient, course: Course) -> None:
+    """What only the healed training shows: statistics, labels, examples by heart, its length."""
+    modes = generalisation.other_in_evaluation(patient, course.base)
+    if modes is not None and patient.affords():
+        _prove(course, _try(patient, course, modes))
+    labels = corrupted(patient, course.setup, course.base)
+    if labels is not None:
+        course.certain.append(labels)
+        return
+    heart = generalisation.by_heart(patient, course.base)
+    if heart is not None and patient.affords():
+        _prove(course, _try(patient, course, heart))
+    if not course.proven and not any(f.severity == "error" for f in course.certain):
+        short = generalisation.too_short(patient, course.setup, course.base)
+        if short is not None:
+            finding, longer = short
+            helps = Tried(finding=finding, outcome=longer, helps=True, gain=0.0)
+            trial = trial_of(
+                course.base,
+                longer,
+                remedy=finding.remedy,
+                measured=patient.problem.measured,
+                helps=True,
+            )
+            _adopt(course, replace(helps, finding=replace(finding, trial=trial)))
+
+
+def _prove(course: Course, tried: Tried) -> None:
+    if tried.helps:
+        _adopt(course, tried)
+    else:
+        course.ruled_out.append(tried.finding)
 
 
 def first_look(patient: Patient) -> tuple[list[Finding], list[Finding]]:
@@ -226,9 +277,6 @@ def _round(patient: Patient, course: Course, suspects: list[Finding]) -> Iterato
         yield _try(patient, course, finding)
     if not any(f.cause in RATES for f in course.proven):
         yield from _rates(patient, course)
-
-
-RATES = frozenset({"lr_too_high", "lr_too_low", "lr_negative", "optimizer_wrong"})
 
 
 def _rates(patient: Patient, course: Course) -> Iterator[Tried]:

@@ -1,15 +1,25 @@
-"""Suspicions about the evaluation: none at all, figures of raw outputs, other modes, a gap."""
+"""Suspicions about the evaluation: none at all, other inputs than in training, figures that lie."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
+
+import torch
+from torch import Tensor
 
 from leadline.doctor.finding import Evidence, Finding
 from leadline.doctor.patient import Patient
 
+APART = 1.0
+"""Standard deviations between the means of training and held-out inputs that are too many."""
+
+STRETCHED = 3.0
+"""Ratio of their spreads that is too much."""
+
 
 def certain(patient: Patient) -> Iterator[Finding]:
-    """A training that nothing is held out from."""
+    """What the held-out examples show, or that there are none."""
     if patient.setup.validation is None:
         yield Finding(
             cause="validation_missing",
@@ -19,8 +29,50 @@ def certain(patient: Patient) -> Iterator[Finding]:
             evidence=(Evidence(quantity="validation batches", measured="none", expected="some"),),
             remedy="hold out a tenth of the training examples and pass them as validation",
         )
+        return
+    yield from _other_inputs(patient)
 
 
 def suspicions(patient: Patient) -> Iterator[Finding]:
-    """What the figures of the task say beside the answers themselves."""
+    """Figures of the task that another reading of the outputs betters by far."""
     yield from ()
+
+
+def _other_inputs(patient: Patient) -> Iterator[Finding]:
+    """Held-out inputs of another mean or spread than those in training."""
+    if patient.gathered is None or not patient.held_out:
+        return
+    shown = patient.gathered[0]
+    parts = [x for x, _ in patient.probe.held_out if isinstance(x, Tensor)]
+    if not parts or not shown.is_floating_point():
+        return
+    held = torch.cat([part.detach().cpu().float().flatten() for part in parts])
+    known = shown.float().flatten()
+    if len(held) < 32 or len(known) < 32:
+        return
+    spread = max(float(known.std()), float(held.std()))
+    ratio = float(known.std()) / max(float(held.std()), 1e-12)
+    distance = abs(float(known.mean() - held.mean())) / spread if spread > 0 else 0.0
+    uneven = max(ratio, 1 / ratio) if ratio > 0 else math.inf
+    if distance < APART and uneven < STRETCHED:
+        return
+    yield Finding(
+        cause="preprocess_train_test_mismatch",
+        severity="error",
+        summary="the held-out inputs are scaled otherwise than those in training",
+        evidence=(
+            Evidence(
+                quantity="mean and spread in training",
+                measured=f"{float(known.mean()):.3g} and {float(known.std()):.3g}",
+                expected="those of the held-out inputs",
+            ),
+            Evidence(
+                quantity="mean and spread held out",
+                measured=f"{float(held.mean()):.3g} and {float(held.std()):.3g}",
+                expected="those in training",
+            ),
+        ),
+        remedy="use the same preprocessing, with the training set's statistics, for both",
+        source="Ng 2018, Machine Learning Yearning, chapter 40",
+        proven=True,
+    )

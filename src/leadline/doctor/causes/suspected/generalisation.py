@@ -1,0 +1,126 @@
+"""Suspicions about what is learned beyond the examples: by heart, in another mode, not to the end.
+
+Looked at last, when the training as healed so far has been run: it learns its examples and not the
+held-out ones; it answers in training mode and not in evaluation; it stops while it gets better.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from leadline.doctor.arm import Outcome
+from leadline.doctor.comparison import better
+from leadline.doctor.finding import Evidence, Finding
+from leadline.doctor.patient import Patient
+from leadline.doctor.prescription import hidden_activations
+from leadline.doctor.remedies import layers, optimisation
+from leadline.doctor.remedy import Remedy
+from leadline.doctor.suspicion import suspect
+from leadline.training.setup import Setup
+
+GAP = 0.25
+"""Error on the training examples over that on held-out ones below which they are known by heart."""
+
+WRONG = 0.08
+"""Error on held-out examples from which on there is something to gain."""
+
+MODES = 0.3
+"""Difference of the errors in the two modes from which on the statistics are to blame."""
+
+
+def by_heart(patient: Patient, base: Outcome) -> Finding | None:
+    """The suspicion that nothing keeps the network from learning its examples by heart."""
+    held = base.held_out
+    if held is None or base.ended or patient.seen is None:
+        return None
+    if not (held.error > WRONG and base.training.error < GAP * held.error):
+        return None
+    change = regularised(patient)
+    return suspect(
+        "reg_missing",
+        "the network knows its training examples by heart, and the held-out ones much less",
+        Evidence(
+            quantity="error on the training examples",
+            measured=base.training.error,
+            expected=f"above {GAP:g} of that on held-out ones",
+        ),
+        Evidence(
+            quantity="error on held-out examples", measured=held.error, expected="about the same"
+        ),
+        change=change,
+        source="Srivastava et al. 2014; Krogh & Hertz 1992",
+    )
+
+
+def regularised(patient: Patient) -> Remedy:
+    """Dropout behind the last hidden activation, and a little weight decay."""
+    names = hidden_activations(patient)
+    decay = optimisation.option("weight_decay", 5e-4)
+    if not names:
+        return decay
+    drop = layers.dropout_behind(names[-1], 0.5)
+
+    def apply(setup: Setup) -> Setup:
+        return decay(drop(setup))
+
+    return Remedy(
+        title=f"{drop.title}, and a weight decay of 0.0005",
+        apply=apply,
+        lines=(*drop.lines, *decay.lines),
+        settings={"optimizer.weight_decay": 5e-4},
+    )
+
+
+def other_in_evaluation(patient: Patient, base: Outcome) -> Finding | None:
+    """The suspicion that the norms' statistics are wrong: evaluation mode answers far worse."""
+    there = base.in_training
+    if there is None or base.ended or not patient.has_batch_norm:
+        return None
+    gap = base.training.error - there.error
+    if not gap > MODES or there.error > 0.8:
+        return None
+    few = patient.steps < 30
+    if few:
+        return None
+    return suspect(
+        "norm_eval_stats_broken",
+        "the same examples are answered far worse in evaluation mode: the running statistics of "
+        "the batch norms do not fit",
+        Evidence(
+            quantity="error in evaluation mode",
+            measured=base.training.error,
+            expected=f"about {there.error:.3g}, as in training mode",
+        ),
+        change=layers.group_norms(),
+        source="Ioffe & Szegedy 2015, section 3.1",
+    )
+
+
+def too_short(patient: Patient, setup: Setup, base: Outcome) -> tuple[Finding, Outcome] | None:
+    """The finding that it stops while it gets better, with the arm that went on. Cost: 3 arms."""
+    if not patient.whole or base.ended or base.verdict.error < 0.5 or not patient.affords(3):
+        return None
+    longer = patient.arm(setup=setup, times=3)
+    if not better(longer, base):
+        return None
+    epochs = setup.epochs
+    finding = suspect(
+        "epochs_too_few",
+        f"the training stops after {epochs} epoch{'s' * (epochs != 1)} while it still gets better",
+        Evidence(
+            quantity="error at the end", measured=base.verdict.error, expected="no longer falling"
+        ),
+        Evidence(
+            quantity="error after three times as many steps",
+            measured=longer.verdict.error,
+            expected="the same",
+        ),
+        change=optimisation.epochs_times(_enough(base, longer), epochs),
+        source="Hoffer et al. 2017, Train longer, generalize better",
+    )
+    return replace(finding, proven=True), longer
+
+
+def _enough(base: Outcome, longer: Outcome) -> int:
+    """How many times the epochs: 5, or 10 where three times as many still leave most of it."""
+    return 5 if longer.verdict.error < 0.5 * base.verdict.error else 10
