@@ -16,8 +16,7 @@ if TYPE_CHECKING:
     from leadline.core.errors import LeadlineError
     from leadline.data.arrays import from_arrays
     from leadline.doctor.check import check
-    from leadline.doctor.diagnose import diagnose
-    from leadline.doctor.record import record
+    from leadline.doctor.diagnose import diagnose, record
     from leadline.doctor.watch import watch
     from leadline.models.architecture import Architecture
     from leadline.models.create import create_model, list_models
@@ -66,7 +65,7 @@ _HOMES = {
     "diagnose": "leadline.doctor.diagnose",
     "from_arrays": "leadline.data.arrays",
     "list_models": "leadline.models.create",
-    "record": "leadline.doctor.record",
+    "record": "leadline.doctor.diagnose",
     "steps": "leadline.training.loop",
     "train": "leadline.recipes.train",
     "watch": "leadline.doctor.watch",

@@ -46,7 +46,7 @@ def _clearly(new: Verdict, old: Verdict, material: float) -> bool:
 
 
 def fairer(treated: Outcome, without: Outcome) -> bool:
-    """Whether the classes that were neglected are known better, at no great cost to all together."""
+    """Whether neglected classes are known better, at no great cost to all together."""
     new, old = treated.verdict, without.verdict
     unknown = math.isnan(new.balanced + old.balanced)
     if unknown or _broken(treated) or _broken(without):

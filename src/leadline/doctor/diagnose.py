@@ -3,34 +3,47 @@
 diagnosis = leadline.diagnose(setup)
 print(diagnosis)
 healthy = diagnosis.treat(setup)
+
+with leadline.record() as tape:
+    train()                                   # any PyTorch loop, as it is
+print(tape.diagnose())
 """
 
 from __future__ import annotations
 
-from leadline.core.errors import ConfigError
+import contextlib
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
+
+from leadline.core.errors import ConfigError, TrainingError
+from leadline.doctor import record as recording
 from leadline.doctor.diagnosis import Diagnosis
-from leadline.doctor.finding import SEVERITIES, Finding
-from leadline.doctor.patient import Patient, patient_of
-from leadline.doctor.procedure import Course, run
+from leadline.doctor.recording.tape import Tape
+from leadline.doctor.setup_diagnosis import diagnose_setup
+from leadline.doctor.tape_diagnosis import diagnose_tape
 from leadline.training.execution import Execution
 from leadline.training.setup import Setup
 
 
 def diagnose(
-    subject: Setup,
+    subject: Setup | Tape | Callable[[], Any],
     *,
     steps: int | None = None,
     seconds: float | None = None,
     execution: Execution | None = None,
+    rerun: bool = False,
 ) -> Diagnosis:
     """Find the causes, prove them by trials on copies, and say what heals them.
 
-    `steps` and `seconds` bound what it may cost; the default is 15 % of the training's own time,
-    but 30 seconds at least. The Setup stays as it is, and so do the random streams.
-    Raises ConfigError for something else than a Setup, MeasurementError for one that cannot be run.
+    The subject is a Setup, a tape, or a function that trains: it is called once, and recorded.
+    `steps` and `seconds` bound what the trials may cost; the default is 15 % of the training's own
+    time, but 30 seconds at least. With `rerun`, a function may be run again with a remedy applied,
+    for what no trial on a copy can prove. A Setup stays as it is, and so do the random streams.
+    Raises ConfigError for something else, MeasurementError for a Setup that cannot be run.
 
     >>> import torch
-    >>> from torch import nn
     >>> data = [(torch.eye(3), torch.arange(3))] * 20
     >>> setup = Setup(
     ...     model=lambda: nn.Sequential(nn.Linear(3, 3), nn.Softmax(dim=1)),
@@ -41,42 +54,47 @@ def diagnose(
     >>> diagnose(setup, seconds=2).findings[0].cause
     'double_softmax'
     """
-    if not isinstance(subject, Setup):
+    if isinstance(subject, Setup):
+        return diagnose_setup(subject, steps=steps, seconds=seconds, execution=execution)
+    if isinstance(subject, Tape):
+        return diagnose_tape(subject, steps=steps, seconds=seconds, execution=execution)
+    wrong: Any = subject
+    if not callable(wrong) or isinstance(wrong, nn.Module | type):
         raise ConfigError(
-            expected="a Setup, or a function that trains",
+            expected="a Setup, a tape, or a function that trains",
             received=type(subject).__name__,
-            remedy="leadline.Setup(model=build, batches=loader, loss=loss, optimizer=make)",
+            remedy="leadline.Setup(model=build, batches=loader, loss=loss, optimizer=make), or "
+            "the function that holds your loop",
         )
-    patient = patient_of(subject, execution=execution, steps=steps, seconds=seconds)
-    course, sick = run(patient)
-    return Diagnosis(
-        model=patient.checked.checkup.model,
-        problem=str(patient.problem),
-        measured=patient.problem.measured,
-        findings=_ranked(course),
-        ruled_out=tuple(course.ruled_out),
-        baseline=sick.arm,
-        limits=_limits(patient, course),
-        steps=patient.allowance.spent_steps,
-        seconds=patient.spent,
-        allowance=str(patient.allowance),
-        share=patient.share,
-    )
+    try:
+        with recording.record() as tape:
+            value = subject()
+    except Exception as error:
+        if not tape.events:
+            raise TrainingError(
+                expected="a function that trains",
+                received=f"{type(error).__name__}: {error}, before any model ran",
+                remedy="call it by itself until it runs",
+            ) from error
+        value = None
+    if isinstance(value, Setup):
+        return diagnose_setup(value, steps=steps, seconds=seconds, execution=execution)
+    again = subject if rerun else None
+    return diagnose_tape(tape, steps=steps, seconds=seconds, execution=execution, rerun=again)
 
 
-def _ranked(course: Course) -> tuple[Finding, ...]:
-    """Certain errors first; then what trials proved, as they were adopted; then the rest."""
-    errors = [f for f in course.certain if f.severity == "error"]
-    others = [f for f in course.certain if f.severity != "error"]
-    others.sort(key=lambda f: SEVERITIES.index(f.severity))
-    warnings = [f for f in others if f.severity == "warning"]
-    notes = [f for f in others if f.severity == "note"]
-    return (*errors, *course.proven, *warnings, *notes)
+def record() -> contextlib.AbstractContextManager[Tape]:
+    """Record a training loop as it is; `tape.diagnose()` behind the block names what is wrong.
 
-
-def _limits(patient: Patient, course: Course) -> tuple[str, ...]:
-    said = [*patient.limits, *patient.drawn.limits]
-    if course.untried:
-        names = ", ".join(dict.fromkeys(f.cause for f in course.untried))
-        said.append(f"the allowance was spent before these could be tried: {names}")
-    return tuple(dict.fromkeys(said))
+    >>> import torch
+    >>> model = nn.Linear(2, 1)
+    >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    >>> with record() as tape:
+    ...     for _ in range(3):
+    ...         optimizer.zero_grad()
+    ...         model(torch.ones(4, 2)).square().mean().backward()
+    ...         optimizer.step()
+    >>> tape.updates
+    3
+    """
+    return recording.record(diagnose=diagnose_tape)

@@ -7,12 +7,17 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
+from torch import nn
+
 from leadline.core.errors import TrainingError
 from leadline.doctor.diagnosis_words import describe_diagnosis
 from leadline.doctor.finding import Finding
 from leadline.doctor.remedy import Remedy
 from leadline.doctor.trial import Arm
+from leadline.training.execution import Execution
+from leadline.training.loop import steps
 from leadline.training.setup import Setup
+from leadline.training.state import TrainingState
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -24,6 +29,7 @@ class Diagnosis:
     learned, `measured` what the arms' error is, `limits` what could not be found out and why.
     `steps` and `seconds` are what the diagnosis cost, `allowance` what it was given, in words;
     `share` is the cost as a part of the whole training's, None where its length is not known.
+    `recorded` is the Setup that a recorded loop was rebuilt as, with a sound loop.
     """
 
     model: str
@@ -37,6 +43,7 @@ class Diagnosis:
     seconds: float
     allowance: str
     share: float | None
+    recorded: Setup | None = None
 
     @property
     def healthy(self) -> bool:
@@ -50,10 +57,16 @@ class Diagnosis:
         return tuple(change for change in found if change is not None)
 
     def treat(self, subject: Setup | Callable[..., Any]) -> Any:
-        """The subject with every proven remedy: a new Setup, or a function that runs healed.
+        """The subject with every proven remedy: a new Setup, or a function that trains healed.
 
-        Raises TrainingError where there is no remedy to apply.
+        Faults of a function's loop are healed where it runs; where a proven remedy changes the
+        model, the loss or the optimizer, the healed function trains the recorded Setup instead, and
+        returns its model. Raises TrainingError where there is no remedy to apply.
         """
+        if not isinstance(subject, Setup) and self.recorded is not None:
+            inner = [remedy for remedy in self.remedies if remedy.apply is not None]
+            if inner:
+                return _training_of(self.recorded, inner)
         usable = [r for r in self.remedies if _fits(r, subject)]
         if not usable:
             raise TrainingError(
@@ -112,5 +125,19 @@ def _rerun_with(function: Callable[..., Any], remedies: list[Remedy]) -> Callabl
                 assert remedy.rerun is not None, "chosen for it"
                 stack.enter_context(remedy.rerun())
             return function(*args, **kwargs)
+
+    return healed
+
+
+def _training_of(setup: Setup, remedies: list[Remedy]) -> Callable[..., nn.Module]:
+    """A function that trains the recorded Setup with the remedies, and returns its model."""
+    for remedy in remedies:
+        setup = remedy(setup)
+
+    def healed() -> nn.Module:
+        state = TrainingState(setup, Execution())
+        for _ in steps(setup, state.execution, state=state):
+            pass
+        return state.evaluated_model
 
     return healed

@@ -1,0 +1,53 @@
+"""The diagnosis of a Setup: the patient, the procedure, and the findings in order."""
+
+from __future__ import annotations
+
+from leadline.doctor.diagnosis import Diagnosis
+from leadline.doctor.finding import SEVERITIES, Finding
+from leadline.doctor.patient import Patient, patient_of
+from leadline.doctor.procedure import Course, run
+from leadline.training.execution import Execution
+from leadline.training.setup import Setup
+
+
+def diagnose_setup(
+    setup: Setup,
+    *,
+    steps: int | None = None,
+    seconds: float | None = None,
+    execution: Execution | None = None,
+) -> Diagnosis:
+    """See `leadline.diagnose`."""
+    patient = patient_of(setup, execution=execution, steps=steps, seconds=seconds)
+    course, sick = run(patient)
+    return Diagnosis(
+        model=patient.checked.checkup.model,
+        problem=str(patient.problem),
+        measured=patient.problem.measured,
+        findings=_ranked(course),
+        ruled_out=tuple(course.ruled_out),
+        baseline=sick.arm,
+        limits=_limits(patient, course),
+        steps=patient.allowance.spent_steps,
+        seconds=patient.spent,
+        allowance=str(patient.allowance),
+        share=patient.share,
+    )
+
+
+def _ranked(course: Course) -> tuple[Finding, ...]:
+    """Certain errors first; then what trials proved, as they were adopted; then the rest."""
+    errors = [f for f in course.certain if f.severity == "error"]
+    others = [f for f in course.certain if f.severity != "error"]
+    others.sort(key=lambda f: SEVERITIES.index(f.severity))
+    warnings = [f for f in others if f.severity == "warning"]
+    notes = [f for f in others if f.severity == "note"]
+    return (*errors, *course.proven, *warnings, *notes)
+
+
+def _limits(patient: Patient, course: Course) -> tuple[str, ...]:
+    said = [*patient.limits, *patient.drawn.limits]
+    if course.untried:
+        names = ", ".join(dict.fromkeys(f.cause for f in course.untried))
+        said.append(f"the allowance was spent before these could be tried: {names}")
+    return tuple(dict.fromkeys(said))
