@@ -21,7 +21,7 @@ LOWEST, NOTES = 36, 46  # of the chorales: MIDI numbers 36 to 81
 
 
 @functools.cache
-def shakespeare(length: int = 48, count: int = 6000) -> Material:
+def shakespeare(length: int = 32, count: int = 6000) -> Material:
     """Characters, [N, T], and the same one place on; the last tenth of the plays is the test."""
     text = (data_folder() / "tinyshakespeare" / "input.txt").read_text()
     letters = {letter: i for i, letter in enumerate(sorted(set(text)))}
@@ -39,7 +39,7 @@ def shakespeare(length: int = 48, count: int = 6000) -> Material:
 
 
 @functools.cache
-def lines(length: int = 40, count: int = 6000) -> Material:
+def lines(length: int = 32, count: int = 6000) -> Material:
     """Lines of Shakespeare, [N, T]: characters from 1, an end, and 0 up to the length.
 
     Targets are the same one place on; -100, which cross entropy leaves out, stands for padding.
@@ -57,7 +57,7 @@ def lines(length: int = 40, count: int = 6000) -> Material:
 
 
 @functools.cache
-def reviews(count: int = 6000, length: int = 32) -> Material:
+def reviews(count: int = 8000, length: int = 20) -> Material:
     """SST-2: words of a film review, [N, T] with 0 behind its end; 1 if it is a praise."""
 
     def read(name: str) -> tuple[list[list[str]], Tensor]:
