@@ -19,7 +19,7 @@ from leadline.training.setup import Setup
 # Keras' L2 penalty of 1e-5 adds 2e-5 w to the gradient, as torch's weight_decay of 2e-5 does.
 DECAY = 2e-5
 PLAIN = sgd(0.1, weight_decay=DECAY)
-OPEN = "batch 64 and 10 epochs (quick: 2 of 4,000 digits), which the source leaves to its checker"
+OPEN = "batch 64 and 10 epochs (quick: 4 of 4,000 digits), which the source leaves to its checker"
 
 
 def double_norm() -> Case:
@@ -151,7 +151,7 @@ def _run(
         loss=loss,
         optimizer=optimizer,
         batch_size=64,
-        epochs=pick(quick=2, full=10),
+        epochs=pick(quick=4, full=10),
         validation=0.1,
     )
 

@@ -117,7 +117,7 @@ def missing_zero_grad(name: str, lr: float) -> Callable[[], Case]:
 
 
 def _loaders() -> tuple[DataLoader, DataLoader]:
-    train = _normalised("train", pick(quick=4000, full=60_000))
+    train = _normalised("train", pick(quick=2500, full=60_000))
     border = len(train) * 9 // 10
     parts = (TensorDataset(part.inputs, part.targets) for part in (train[:border], train[border:]))
     train_data, val_data = parts
