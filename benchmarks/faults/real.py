@@ -10,6 +10,7 @@ import real_loop
 import real_pictures
 import real_points
 import real_stackoverflow
+import real_xor
 from case import Case
 
 
@@ -24,5 +25,6 @@ def cases() -> tuple[Case, ...]:
         *real_pictures.CASES,
         *real_points.CASES,
         *real_stackoverflow.CASES,
+        *real_xor.CASES,
     )
     return tuple(sorted((make() for make in makers), key=lambda case: case.name))

@@ -17,7 +17,7 @@ from data import Examples, cifar
 from leadline.training.setup import Setup
 
 PLAIN = sgd(0.001, momentum=0.9)
-OPEN = "batch 32 and 20 epochs (quick: 4 of 2,000), which the source leaves to its checker"
+OPEN = "batch 32 and 20 epochs (quick: 4 of 1,800), which the source leaves to its checker"
 
 
 def frozen_statistics() -> Case:
@@ -118,7 +118,6 @@ def _run(
         optimizer=optimizer,
         batch_size=32,
         epochs=pick(quick=4, full=20),
-        validation=0.1,
     )
 
 
@@ -145,7 +144,7 @@ def _case(
 
 
 def _train() -> Examples:
-    return cifar("train", count=pick(quick=2000, full=50_000))
+    return cifar("train", count=pick(quick=1800, full=50_000))
 
 
 CASES = (

@@ -44,7 +44,7 @@ def zero_kernel() -> Case:
 
 
 def rectified_logits() -> Case:
-    def run(seed: int, ending: tuple[nn.Module, ...]) -> Setup:
+    def run(seed: int, rectified: bool) -> Setup:
         parts = {"weights": keras.truncated_normal(0.1), "bias": keras.constant(0.1)}
 
         def model() -> nn.Module:
@@ -53,7 +53,8 @@ def rectified_logits() -> Case:
                 *(conv(32, 64, 5, same=True, **parts), nn.ReLU(), nn.MaxPool2d(2)),
                 nn.Flatten(),
                 *(dense(3136, 1024, **parts), nn.ReLU()),
-                *(dense(1024, 10, **parts), *ending),
+                dense(1024, 10, **parts),
+                *([nn.ReLU()] if rectified else []),
             )
 
         return program(
@@ -72,8 +73,8 @@ def rectified_logits() -> Case:
         name="ips-11",
         origin="real",
         faults=("output_activation_wrong",),
-        buggy=partial(run, ending=(nn.ReLU(),)),
-        fixed=partial(run, ending=()),
+        buggy=partial(run, rectified=True),
+        fixed=partial(run, rectified=False),
         score=accuracy(_test(), PICTURES),
         higher_is_better=True,
         metric="accuracy",
@@ -152,12 +153,16 @@ def unit_normal_weights() -> Case:
 def linear_stack() -> Case:
     def run(seed: int, fixed: bool) -> Setup:
         parts = {"weights": keras.normal(1.0), "bias": keras.normal(1.0)}
-        hidden, ending = ([nn.Sigmoid()], [nn.Softmax(dim=1)]) if fixed else ([], [])
+
+        def model() -> nn.Module:
+            hidden, ending = ([nn.Sigmoid()], [nn.Softmax(dim=1)]) if fixed else ([], [])
+            return nn.Sequential(
+                *(dense(784, 30, **parts), *hidden), *(dense(30, 10, **parts), *ending)
+            )
+
         return program(
             seed,
-            model=lambda: nn.Sequential(
-                dense(784, 30, **parts), *hidden, dense(30, 10, **parts), *ending
-            ),
+            model=model,
             examples=mnist("train", count=pick(quick=5000, full=60_000)).flat().one_hot(),
             loss=keras.categorical_crossentropy if fixed else keras.mean_squared_error,
             optimizer=sgd(0.1 if fixed else 3.0),

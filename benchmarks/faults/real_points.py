@@ -115,10 +115,13 @@ def growing_time() -> Case:
         )
 
     def run(seed: int, scale: float) -> Setup:
-        scaled = [Scale(scale, 1.0)] if scale != 1 else []
+        def model() -> nn.Module:
+            scaled = [Scale(scale, 1.0)] if scale != 1 else []
+            return nn.Sequential(*scaled, dense(2, 1, weights=keras.zeros, bias=None))
+
         return program(
             seed,
-            model=lambda: nn.Sequential(*scaled, dense(2, 1, weights=keras.zeros, bias=None)),
+            model=model,
             examples=rows(0),
             loss=lambda outputs, targets: (outputs - targets).square().sum() / (2 * len(targets)),
             optimizer=sgd(0.5),
