@@ -11,6 +11,7 @@ causes nearer to the data first; then what the trials proved, by how much of the
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
@@ -110,16 +111,18 @@ JUDGES: dict[str, Callable[[Outcome, Outcome], bool]] = {
     **dict.fromkeys(
         (
             "hidden_activation_wrong",
-            "activation_missing",
-            "loss_wrong",
-            "dropout_too_high",
-            "dropout_misuse",
             "init_bad_scale",
         ),
         mends,
     ),
 }
 """What a trial has to show; for what hurries healthy trainings too, more than `better` asks."""
+
+WELL = 0.1
+"""Error of a healed training that is not looked into any further."""
+
+NOTHING_LEFT = 0.03
+"""Error of a training as it was given in which there is nothing to find."""
 
 ROUNDS = 3
 """Remedies on top of one another."""
@@ -158,6 +161,9 @@ def run(patient: Patient) -> tuple[Course, Outcome]:
     course.certain += [f for f in suspects if f.change is None]
     suspects = treatable
     for _ in range(ROUNDS):
+        if _answered(course):
+            course.untried += suspects
+            break
         tried = list(_round(patient, course, suspects))
         helped = sorted((t for t in tried if t.helps), key=_order)
         course.ruled_out += [t.finding for t in tried if not t.helps]
@@ -172,6 +178,14 @@ def run(patient: Patient) -> tuple[Course, Outcome]:
     told = {f.cause for f in [*course.ruled_out, *course.proven, *course.certain]}
     course.untried = [f for f in course.untried if f.cause not in told]
     return course, sick
+
+
+def _answered(course: Course) -> bool:
+    """Whether nothing is left to explain: what was found heals nearly all of the error."""
+    verdict = course.base.verdict
+    left = max(verdict.error, 0.0 if math.isnan(verdict.balanced) else verdict.balanced)
+    found = bool(course.proven) or any(f.severity == "error" for f in course.certain)
+    return left < (WELL if found else NOTHING_LEFT)
 
 
 def _last_look(patient: Patient, course: Course) -> None:

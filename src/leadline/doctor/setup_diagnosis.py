@@ -47,7 +47,7 @@ def _ranked(course: Course) -> tuple[Finding, ...]:
 
 def _limits(patient: Patient, course: Course) -> tuple[str, ...]:
     said = [*patient.limits, *patient.drawn.limits]
-    if course.untried:
+    if course.untried and not patient.affords():
         names = ", ".join(dict.fromkeys(f.cause for f in course.untried))
         said.append(f"the allowance was spent before these could be tried: {names}")
     return tuple(dict.fromkeys(said))
