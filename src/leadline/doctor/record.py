@@ -10,6 +10,7 @@ from typing import Any
 from leadline.core.errors import TrainingError
 from leadline.doctor.recording.loaders import LoaderListener
 from leadline.doctor.recording.models import ModelListener
+from leadline.doctor.recording.objects import moved
 from leadline.doctor.recording.recorder import Recorder
 from leadline.doctor.recording.tape import Tape
 from leadline.doctor.recording.trace import Listening
@@ -67,16 +68,22 @@ def _listen(recorder: Recorder, updates: UpdateListener, scopes: contextlib.Exit
     models = ModelListener(recorder)
     models.listen()
     updates.listen(scopes)
-    LoaderListener(recorder).listen()
+    loaders = LoaderListener(recorder)
+    loaders.listen()
+    recorder.last_words.append(loaders.collect)
     recorder.listening = Listening(models.heard, foreign=recorder.points.foreign)
     scopes.enter_context(recorder.listening)
 
 
 def _fill(tape: Tape, recorder: Recorder, updates: UpdateListener) -> None:
     limits = []
+    for say in recorder.last_words:
+        say()
     if recorder.examples.full:
         kept = len(recorder.examples.batches)
         limits.append(f"batches were kept up to {recorder.examples.limit / 2**20:.0f} MB: {kept}")
+    for card in recorder.models:
+        card.moved = moved(card)
     tape.events = tuple(recorder.events)
     tape.models = tuple(recorder.models)
     tape.optimizers = tuple(recorder.optimizers)

@@ -3,19 +3,21 @@
 An event says what happened (`kind`), to which object (`subject`, its number in the tape's list of
 that kind, -1 where it is not known), and the figures (`facts`). What each kind knows:
 
-    forward        model          training, grad, examples, autocast, idle, batch, loader, used
-    backward       model          loss, connected, stale, root, forwards, part, names
-    zero_grad      optimizer or model (`of`)     cleared
-    clip           optimizer      method, max_norm, norm, before_backward
-    step           optimizer      lr, empty, stale, backwards, norm, moved, unmoved
-    optimizer_made, scheduler_made               the number of the new object
-    schedule       scheduler      lr, before_step
-    unscale, scale_update         the gradient scaler's `scale`
-    mode           model          training
-    state_taken, state_loaded     model          own: whether it shares the model's memory
-    epoch_begun, epoch_ended      loader         batches
-    seeded         -              seed
-    threshold      model          value, function, lowest, highest
+    forward        model      training, grad, examples, kept, loader, drawn, rows, autocast,
+                              noisy and quiet: layers in training and in evaluation mode
+    backward       models     loss, connected, stale, names, forwards, factor, below, problem
+    zero_grad      optimizer or model (`of`)      lost: whether unused gradients went
+    clip           optimizer  method, most, norm, present
+    step           optimizer  lr, norm, given, empty, stale, changed, relative
+    optimizer_made, scheduler_made                the number of the new object
+    schedule       schedule   lr
+    unscale, scale_update     the gradient scaler's `scale`
+    mode           model      training
+    state_taken, state_loaded model               own: whether it is the model's own memory
+    epoch_begun, epoch_ended  loader              data, batches
+    worker         loader     worker, epoch, streams
+    seeded         -          seed, in_loader
+    threshold      model      value, function, lowest, highest
 """
 
 from __future__ import annotations
@@ -43,7 +45,7 @@ Kind = Literal[
     "epoch_ended",
     "seeded",
     "threshold",
-    "batch",
+    "worker",
 ]
 
 

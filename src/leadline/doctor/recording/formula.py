@@ -44,6 +44,7 @@ class _Call:
     function: Callable[..., Any] | None  # None: the model's outputs
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
+    name: str
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -237,6 +238,7 @@ def _write(trace: Trace, order: list[int], loss: Tensor, *, target: Tensor, leng
 
         return _Call(
             function=node.function,
+            name=node.name,
             args=tuple(_map(arg, put) for arg in node.args),
             kwargs={name: _map(arg, put) for name, arg in node.kwargs.items()},
         )

@@ -60,6 +60,12 @@ class GradientWatch:
         for parameter in spread([p for p in parameters if p.requires_grad], PROBES):
             self._follow(parameter)
 
+    def follow_all(self, parameters: Iterable[Tensor]) -> None:
+        """Look at every one: no gradient came to those looked at so far."""
+        for parameter in parameters:
+            if parameter.requires_grad:
+                self._follow(parameter)
+
     def follow_optimizer(self, optimizer: Optimizer) -> None:
         """Look at some of an optimizer's parameters."""
         held = [p for group in optimizer.param_groups for p in group["params"]]
@@ -94,8 +100,8 @@ class GradientWatch:
         for parameter in parameters:
             probe = self._probes.get(id(parameter))
             if probe is not None:
-                lost |= probe.given and not probe.stale
-                probe.stale = False
+                lost |= probe.given
+                probe.stale = probe.given = False
         return lost
 
     def rewritten(self, parameters: Iterable[Tensor]) -> None:

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import weakref
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 from torch.utils.data import DataLoader
 from torch.utils.data.dataloader import _BaseDataLoaderIter
 
+from leadline.doctor.recording.contents import digest
 from leadline.doctor.recording.objects import loader_card
 from leadline.doctor.recording.recorder import Recorder, parts_of
+from leadline.doctor.recording.workers import Reports
+
+EPOCHS_ASKED = 2
+"""Epochs whose workers report: the second tells whether chance begins anew."""
 
 
 class LoaderListener:
@@ -21,6 +28,8 @@ class LoaderListener:
         self._recorder = recorder
         self._loader_of: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
         self._drawn: dict[int, int] = {}
+        self._asked: Counter[int] = Counter()
+        self._reports: list[tuple[int, int, Reports]] = []  # loader, epoch, and what comes
 
     def listen(self) -> None:
         """Stand beside DataLoader and the seeds."""
@@ -28,6 +37,7 @@ class LoaderListener:
         points.around(DataLoader, "__iter__", self._begin)
         points.around(_BaseDataLoaderIter, "__next__", self._next)
         points.everywhere(torch, "manual_seed", self._seed)
+        points.around(np.random, "seed", self._seed)
 
     def _begin(
         self, original: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -37,11 +47,28 @@ class LoaderListener:
         if card is None:
             card = loader_card(loader, number=len(recorder.loaders))
             recorder.loaders.add(loader, card)
-        recorder.emit("epoch_begun", card.number)
+        recorder.emit("epoch_begun", card.number, data=digest(loader.dataset))
         self._drawn[card.number] = 0
-        iterator = self._quietly(original, args, kwargs)
+        iterator = self._asking(loader, card.number, lambda: self._quietly(original, args, kwargs))
         self._loader_of[iterator] = card.number
         return iterator
+
+    def _asking(self, loader: DataLoader[Any], number: int, begin: Callable[[], Any]) -> Any:
+        """Let the workers of the first epochs say where their random streams begin."""
+        self.collect()
+        if not loader.num_workers or self._asked[number] >= EPOCHS_ASKED:
+            return begin()
+        self._asked[number] += 1
+        reports = Reports(loader)
+        self._reports.append((number, self._asked[number], reports))
+        with reports.asked():
+            return begin()
+
+    def collect(self) -> None:
+        """Write down what workers have reported."""
+        for number, epoch, reports in self._reports:
+            for worker, streams in reports.arrived():
+                self._recorder.emit("worker", number, worker=worker, epoch=epoch, streams=streams)
 
     def _next(
         self, original: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -54,10 +81,12 @@ class LoaderListener:
             if number >= 0:
                 recorder.emit("epoch_ended", number, batches=self._drawn[number])
                 recorder.epoch += 1
+                self.collect()
             raise
         if number >= 0:
             self._drawn[number] += 1
         recorder.batch, recorder.loader = parts_of(batch), number
+        recorder.drawn += 1
         return batch
 
     def _quietly(
@@ -75,6 +104,6 @@ class LoaderListener:
         self, original: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
         seed = args[0] if args else kwargs.get("seed")
-        if not self._recorder.in_loader and isinstance(seed, int):
-            self._recorder.emit("seeded", seed=seed)
+        if isinstance(seed, int):
+            self._recorder.emit("seeded", seed=seed, in_loader=self._recorder.in_loader)
         return original(*args, **kwargs)

@@ -138,7 +138,8 @@ class ModelListener:
                 kept=kept,
                 loader=recorder.loader if batch else -1,
                 rows=recorder.examples.number_rows((given, kwargs)),
-                autocast=torch.is_autocast_enabled(_device(inputs)),
+                drawn=recorder.drawn if batch else -1,
+                autocast=_autocast(inputs),
                 **self._noise(module),
             )
         flight = Flight(
@@ -251,5 +252,9 @@ class ModelListener:
             self._inside -= 1
 
 
-def _device(inputs: tuple[Tensor, ...]) -> str:
-    return inputs[0].device.type if inputs else "cpu"
+def _autocast(inputs: tuple[Tensor, ...]) -> str:
+    """The type that autocast computes in, empty where it is off."""
+    device = inputs[0].device.type if inputs else "cpu"
+    if not torch.is_autocast_enabled(device):
+        return ""
+    return str(torch.get_autocast_dtype(device)).removeprefix("torch.")

@@ -63,6 +63,8 @@ class ModelCard:
     norms: int
     dropouts: int
     dtypes: frozenset[str]
+    tied_copies: tuple[tuple[str, str], ...] = ()  # an embedding and a layer that begin equal
+    moved: bool | None = None  # whether a trainable weight is another now; None where unknown
     whole: bool = True  # False once parts of it were called by themselves
 
 
@@ -107,6 +109,7 @@ class ScheduleCard:
     optimizer: int
     settings: Mapping[str, Any]
     made: int | None
+    inside: bool = False  # another schedule steps it
 
 
 @dataclass(kw_only=True, eq=False)
@@ -168,7 +171,34 @@ def model_card(model: nn.Module, *, number: int, room: int, serials: Serials) ->
         trainable=sum(p.requires_grad for p in parameters.values()),
         norms=sum(isinstance(m, _BatchNorm) for m in modules),
         dropouts=sum(isinstance(m, _DropoutNd) and m.p > 0 for m in modules),
+        tied_copies=_tied_copies(model),
         dtypes=frozenset(str(p.dtype).removeprefix("torch.") for p in parameters.values()),
+    )
+
+
+def moved(card: ModelCard) -> bool | None:
+    """Whether any trainable weight of a model differs from the copy; None where one is gone."""
+    model, initial = card.reference(), card.initial
+    if model is None or initial is None:
+        return None
+    before = dict(initial.named_parameters())
+    return any(
+        name in before and not torch.equal(p.detach(), before[name].detach())
+        for name, p in model.named_parameters()
+        if p.requires_grad
+    )
+
+
+def _tied_copies(model: nn.Module) -> tuple[tuple[str, str], ...]:
+    """Embeddings and dense layers of equal weights that are not the same tensor."""
+    layers = [(plain_name(n), m) for n, m in model.named_modules()]
+    tables = [(n, m.weight) for n, m in layers if isinstance(m, nn.Embedding)]
+    dense = [(n, m.weight) for n, m in layers if isinstance(m, nn.Linear)]
+    return tuple(
+        (table, layer)
+        for table, weight in tables
+        for layer, other in dense
+        if weight is not other and weight.shape == other.shape and torch.equal(weight, other)
     )
 
 

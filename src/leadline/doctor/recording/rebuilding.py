@@ -162,7 +162,7 @@ def _loss(tape: Tape, turns: Sequence[Turn], *, accumulate: int) -> Callable[[An
     if tape.formula_fails:
         raise _refuse("a loss that can be computed again", tape.formula_fails)
     factors = [event["factor"] for turn in turns for event in turn.backwards[:1]]
-    scaled = factors and factors[0] is not None and abs(factors[0] * accumulate - 1) < 1e-3
+    scaled = bool(factors) and abs(factors[0] * accumulate - 1) < 1e-3
     if accumulate > 1 and scaled:  # a Setup divides by itself
         return lambda outputs, targets: formula(outputs, targets) * accumulate
     return formula
@@ -233,5 +233,9 @@ def _clipping(turns: Sequence[Turn]) -> float:
 
 
 def _seed(tape: Tape) -> int:
-    seeds = [event["seed"] for event in tape.of("seeded") if 0 <= event["seed"] < 2**63]
+    seeds = [
+        event["seed"]
+        for event in tape.of("seeded")
+        if not event["in_loader"] and 0 <= event["seed"] < 2**63
+    ]
     return seeds[0] if seeds else 0

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -72,11 +72,13 @@ class Recorder:
     epoch: int = 0
     batch: tuple[Tensor, ...] = ()
     loader: int = -1
+    drawn: int = 0  # batches that came out of loaders so far
     target_item: int = -1  # which part of a loader's batch is the target
     in_model: bool = False
     in_step: int = 0
     in_loader: bool = False
     copied: int = 0
+    last_words: list[Callable[[], None]] = field(default_factory=list)
     begun: float = field(default_factory=time.perf_counter)
 
     def emit(self, kind: Kind, subject: int = -1, /, **facts: Any) -> Event:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from typing import Any
 
@@ -18,6 +18,9 @@ from leadline.doctor.recording.formula import Derivation, Formula, Surroundings,
 from leadline.doctor.recording.gradients import PROBES, gradient_norm_of, spread
 from leadline.doctor.recording.objects import Cards, ScheduleCard, schedule_card
 from leadline.doctor.recording.recorder import Flight, Recorder
+
+DIVISIONS = frozenset({"div", "truediv", "__truediv__", "true_divide"})
+PRODUCTS = frozenset({"mul", "__mul__", "__rmul__", "multiply"})
 
 CHECKED = 4
 """Steps at which the formula of the loss is held against the loop's own value."""
@@ -69,6 +72,7 @@ class UpdateListener:
             found = self._derive(loss)
             flights = [recorder.flights[n] for n in sorted(found.forwards) if n in recorder.flights]
             stale = recorder.gradients.before_backward()
+            factor, below = _factor(recorder, loss)
             event = recorder.emit(
                 "backward",
                 flights[0].model if flights else -1,
@@ -79,7 +83,8 @@ class UpdateListener:
                 forwards=tuple(sorted(found.forwards)),
                 problem=found.problem,
                 examples=flights[0].length if flights else None,
-                factor=_factor(recorder, loss),
+                factor=factor,
+                below=below,
             )
         result = original(*args, **kwargs)
         given = recorder.gradients.after_backward()
@@ -141,6 +146,11 @@ class UpdateListener:
 
     def _reached(self, given: list[Tensor]) -> tuple[int, ...]:
         numbers = {self._recorder.serials.of(parameter) for parameter in given}
+        if not given:  # none of the few looked at: from now on all of them are
+            for card in self._recorder.models:
+                model = card.reference()
+                if model is not None:
+                    self._recorder.gradients.follow_all(list(model.parameters()))
         return tuple(
             card.number for card in self._recorder.models if numbers & card.parameters.keys()
         )
@@ -222,6 +232,10 @@ class UpdateListener:
             self._in_schedule -= 1
         if not self._in_schedule:
             card = self._schedule_card(args[0], made=len(self._recorder.events))
+            for inner in _schedules_in(args[0]):
+                known = self._recorder.schedules.find(inner)
+                if known is not None:
+                    known.inside = True
             if card is not None:
                 self._recorder.emit("scheduler_made", card.number, optimizer=card.optimizer)
 
@@ -311,6 +325,13 @@ class UpdateListener:
         return result
 
 
+def _schedules_in(schedule: Any) -> Iterator[Any]:
+    """The schedules that another one steps: those of a sequence, the one behind a warm-up."""
+    for value in vars(schedule).values():
+        entries = value if isinstance(value, tuple | list) else (value,)
+        yield from (entry for entry in entries if isinstance(entry, LRScheduler))
+
+
 def _held(optimizer: Optimizer) -> list[Tensor]:
     return [p for group in optimizer.param_groups for p in group["params"]]
 
@@ -323,16 +344,22 @@ def _number(value: Any) -> float:
     return float(value)
 
 
-def _factor(recorder: Recorder, loss: Tensor) -> float | None:
-    """The number that the loss was multiplied by in its last operation: 1/4 for `loss / 4`."""
-    node = recorder.trace.node_of(loss)
-    if node is None or node.function is None:
-        return None
-    numbers = [a for a in node.args if isinstance(a, int | float) and not isinstance(a, bool)]
-    if node.name in ("neg", "negative", "__neg__"):
-        return -1.0
-    if node.name in ("div", "truediv", "__truediv__", "true_divide") and numbers and numbers[0]:
-        return 1 / numbers[0]
-    if node.name in ("mul", "__mul__", "__rmul__", "multiply") and numbers:
-        return float(numbers[0])
-    return None
+def _factor(recorder: Recorder, loss: Tensor) -> tuple[float, str]:
+    """What the loop multiplied its loss by last (1/4 for `loss / 4`), and the function below."""
+    factor, node = 1.0, recorder.trace.node_of(loss)
+    while node is not None and node.function is not None:
+        numbers = [a for a in node.args if type(a) in (int, float)]
+        tensors = [a for a in node.args if isinstance(a, Tensor)]
+        if node.name in ("neg", "negative", "__neg__"):
+            factor = -factor
+        elif node.name in DIVISIONS and numbers and isinstance(node.args[0], Tensor) and numbers[0]:
+            factor /= numbers[0]
+        elif node.name in PRODUCTS and numbers:
+            factor *= numbers[0]
+        else:
+            return factor, node.name
+        before = recorder.trace.node_of(tensors[0]) if len(tensors) == 1 else None
+        if before is node:  # written in place
+            return factor, node.name
+        node = before
+    return factor, "output" if node is not None else ""

@@ -4,13 +4,37 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from leadline.doctor.causes.recorded import gradients
+from leadline.doctor.causes.recorded import (
+    architecture,
+    clipping,
+    data,
+    evaluation,
+    loss,
+    modes,
+    numerics,
+    optimizers,
+    schedules,
+    states,
+    training_loop,
+)
 from leadline.doctor.finding import Finding, by_severity
 from leadline.doctor.recording.tape import Tape
 
 Signs = Callable[[Tape], Iterator[Finding]]
 
-FAMILIES: tuple[Signs, ...] = (gradients.signs,)
+FAMILIES: tuple[Signs, ...] = (
+    training_loop.signs,
+    optimizers.signs,
+    data.signs,
+    numerics.signs,
+    loss.signs,
+    modes.signs,
+    schedules.signs,
+    clipping.signs,
+    states.signs,
+    architecture.signs,
+    evaluation.signs,
+)
 """Who reads the tape; of findings of one severity, the earlier family's come first."""
 
 

@@ -1,0 +1,54 @@
+"""Contents: whether what a data set holds in memory has changed since it was last looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Subset
+
+from leadline.doctor.recording.examples import row_numbers
+
+ROWS = 256
+"""Examples of each array that are looked at, evenly spread."""
+
+
+def digest(dataset: Any) -> Mapping[str, int]:
+    """A number for each array of floating numbers that a data set holds, equal for equal contents.
+
+    >>> from torch.utils.data import TensorDataset
+    >>> values = torch.ones(4, 2)
+    >>> before = digest(TensorDataset(values))
+    >>> values.mul_(2)[0, 0].item(), digest(TensorDataset(values)) == before
+    (2.0, False)
+    """
+    return {name: _number(tensor) for name, tensor in arrays(dataset)}
+
+
+def arrays(dataset: Any) -> Iterator[tuple[str, Tensor]]:
+    """The arrays of floating numbers among a data set's attributes, by name, not copied."""
+    while isinstance(dataset, Subset):
+        dataset = dataset.dataset
+    for name, value in (getattr(dataset, "__dict__", None) or {}).items():
+        entries = value if isinstance(value, tuple | list) and len(value) <= 8 else (value,)
+        for number, entry in enumerate(entries):
+            tensor = _tensor(entry)
+            if tensor is not None:
+                yield f"{name}.{number}" if entries is value else name, tensor
+
+
+def _tensor(value: Any) -> Tensor | None:
+    if isinstance(value, np.ndarray) and value.dtype.kind in "fu" and value.flags.writeable:
+        value = torch.from_numpy(value) if value.dtype != np.uint16 else None
+    if not isinstance(value, Tensor) or value.is_sparse or value.is_complex():
+        return None
+    usable = value.is_floating_point() or value.dtype == torch.uint8
+    return value if usable and value.ndim and value.numel() else None
+
+
+def _number(tensor: Tensor) -> int:
+    places = torch.linspace(0, len(tensor) - 1, min(len(tensor), ROWS), device=tensor.device)
+    return int(row_numbers(tensor.detach()[places.long()]).sum())
