@@ -119,7 +119,7 @@ def test_logits_in_the_loss_of_log_probabilities_lack_their_activation(
     verdict: Any, mlp: Any, rows: Any
 ) -> None:
     network, loss = mlp(), nn.NLLLoss()
-    assert verdict(network, rows, loss) == ["error activation_missing"]
+    assert verdict(network, rows, loss) == ["error output_activation_wrong"]
     assert verdict(nn.Sequential(network, nn.LogSoftmax(dim=1)), rows, loss) == []
 
 
@@ -127,7 +127,7 @@ def test_probabilities_in_the_loss_of_log_probabilities_are_none(
     verdict: Any, mlp: Any, rows: Any
 ) -> None:
     network, loss = nn.Sequential(mlp(), nn.Softmax(dim=1)), nn.NLLLoss()
-    assert verdict(network, rows, loss) == ["error activation_missing"]
+    assert verdict(network, rows, loss) == ["error output_activation_wrong"]
 
 
 def test_logits_in_a_loss_that_takes_the_logarithm_lack_their_softmax(
@@ -137,7 +137,7 @@ def test_logits_in_a_loss_that_takes_the_logarithm_lack_their_softmax(
         return functional.nll_loss(torch.log(outputs.clamp(min=1e-8)), targets)
 
     network = mlp()
-    assert verdict(network, rows, loss)[:1] == ["error activation_missing"]
+    assert verdict(network, rows, loss)[:1] == ["error output_activation_wrong"]
     assert verdict(nn.Sequential(network, nn.Softmax(dim=1)), rows, loss) == []
 
 

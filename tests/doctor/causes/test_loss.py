@@ -112,7 +112,7 @@ def test_a_binary_loss_of_probabilities_that_are_none_fails_and_is_explained(
 ) -> None:
     network = mlp(outputs=1)
     batch = torch.randn(64, 20), (torch.arange(64) % 2).float()[:, None]
-    assert verdict(network, batch, nn.BCELoss()) == ["error activation_missing"]
+    assert verdict(network, batch, nn.BCELoss()) == ["error output_activation_wrong"]
     assert verdict(nn.Sequential(network, nn.Sigmoid()), batch, nn.BCELoss()) == []
 
 

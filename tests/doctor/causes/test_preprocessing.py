@@ -67,7 +67,7 @@ def test_a_network_that_normalises_first_does_not_care(
 def test_pixels_divided_by_255_twice_are_tiny(verdict: Any, pixels: Tensor) -> None:
     loss = nn.CrossEntropyLoss()
     assert verdict(plain(), (pixels / 255 / 255, LABELS), loss) == [
-        "warning input_double_normalized"
+        "error input_double_normalized"
     ]
 
 
@@ -90,7 +90,7 @@ def test_tokens_are_no_inputs_to_scale(
 
 def test_an_input_of_zeros_is_not_called_scaled_twice(verdict: Any, mlp: Any, rows: Any) -> None:
     found = verdict(mlp(), (torch.zeros(64, 20), rows[1]), nn.CrossEntropyLoss())
-    assert "warning input_double_normalized" not in found
+    assert "error input_double_normalized" not in found
 
 
 def test_a_network_that_scales_its_inputs_by_itself_is_healthy(
@@ -169,7 +169,7 @@ def test_only_what_may_be_pixels_is_said_to_be_divided_by_255_twice(mlp: Any) ->
     quiet = torch.randn(64, 20, generator=torch.Generator().manual_seed(0)) * 0.01
     for inputs, divided in ((pixels, True), (quiet, False), (pixels + 0.01, False)):
         (finding,) = check(mlp(), (inputs, labels), loss).findings
-        assert (finding.cause, finding.severity) == ("input_double_normalized", "warning")
+        assert finding.cause == "input_double_normalized"
         assert ("255" in finding.summary) == divided
 
 

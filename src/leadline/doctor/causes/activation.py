@@ -81,7 +81,7 @@ def _output(seen: Examination) -> Iterator[Finding]:
     if nature.kind == "nll" and not _all_one(outputs.exp().sum(dim=axis), tolerance):
         total = float(outputs.exp().sum(dim=axis).mean())
         yield Finding(
-            cause="activation_missing",
+            cause="output_activation_wrong",
             severity="error",
             summary="the loss expects log-probabilities, and the outputs are none",
             evidence=(
@@ -96,7 +96,7 @@ def _output(seen: Examination) -> Iterator[Finding]:
     ):
         total = float(outputs.sum(dim=axis).mean())
         yield Finding(
-            cause="activation_missing",
+            cause="output_activation_wrong",
             severity="error",
             summary="the loss takes the logarithm of probabilities, and the outputs are none",
             evidence=(

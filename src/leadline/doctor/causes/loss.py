@@ -199,7 +199,7 @@ def explain_failed_loss(outputs: Tensor, batch: Batch, reason: str) -> Finding |
     low, high = float(outputs.min()), float(outputs.max())
     if "between 0 and 1" in reason and (low < 0 or high > 1):
         return Finding(
-            cause="activation_missing",
+            cause="output_activation_wrong",
             severity="error",
             summary="the loss takes probabilities, and the outputs are not between 0 and 1",
             evidence=(

@@ -140,7 +140,7 @@ def _small(inputs: Tensor, size: float) -> Finding:
     pixels = low >= 0 and high <= 1.01 / 255
     return Finding(
         cause="input_double_normalized",
-        severity="error" if pixels else "warning",
+        severity="error" if pixels and high > 0.5 / 255 else "warning",
         summary="the inputs are tiny: scaled twice, perhaps divided by 255 once too often"
         if pixels
         else "the inputs are tiny: the first layer hardly hears them beside its bias",
