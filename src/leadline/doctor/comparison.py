@@ -51,10 +51,16 @@ def fairer(treated: Outcome, without: Outcome) -> bool:
     unknown = math.isnan(new.balanced + old.balanced)
     if unknown or _broken(treated) or _broken(without):
         return False
-    if old.balanced < 1.5 * old.error + 0.05:
-        return False  # the common classes are known no better: it is not the numbers of examples
+    if not neglects(without):
+        return False
     gone = old.balanced - new.balanced
     return gone > max(MATERIAL * old.balanced, 3 * SMALLEST) and gone > SURE * old.doubt
+
+
+def neglects(outcome: Outcome) -> bool:
+    """Whether the rare classes are known far worse than all together are."""
+    verdict = outcome.verdict
+    return not _broken(outcome) and verdict.balanced > 1.5 * verdict.error + 0.05
 
 
 def hurries(treated: Outcome, without: Outcome) -> bool:

@@ -26,7 +26,16 @@ from leadline.doctor.causes.suspected import (
 )
 from leadline.doctor.causes.suspected import training_loop as loop
 from leadline.doctor.causes.suspected.labels import corrupted
-from leadline.doctor.comparison import better, diverges, fairer, hurries, learns, mends, trial_of
+from leadline.doctor.comparison import (
+    better,
+    diverges,
+    fairer,
+    hurries,
+    learns,
+    mends,
+    neglects,
+    trial_of,
+)
 from leadline.doctor.finding import Finding, Severity
 from leadline.doctor.patient import Patient
 from leadline.doctor.prescription import prescribe
@@ -285,6 +294,8 @@ def _treat_certain(patient: Patient, course: Course, finding: Finding) -> None:
 def _round(patient: Patient, course: Course, suspects: list[Finding]) -> Iterator[Tried]:
     """Each suspicion by itself on the Setup as it stands; rates and optimizers among them."""
     for finding in suspects:
+        if finding.cause == "class_imbalance" and not neglects(course.base):
+            continue
         if not patient.affords():
             course.untried.append(finding)
             continue

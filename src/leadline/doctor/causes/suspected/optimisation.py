@@ -27,6 +27,9 @@ EPSILON = 1e-10
 SPEED_UP = 0.7
 """What has to be left of the untreated training's final loss."""
 
+BELIEVED = 0.25
+"""Part of an arm within which the whole training would have to end: momentum blurs what is later."""
+
 SOURCE_RATE = "Smith 2017, Cyclical Learning Rates: the learning-rate range test"
 
 
@@ -151,7 +154,7 @@ def goes_further(patient: Patient, treated: Outcome, without: Outcome, factor: f
     if patient.whole or patient.total_steps is None:
         return True
     equal = patient.total_steps / factor  # steps of the treated arm that go as far as the whole
-    if equal >= treated.steps:
+    if equal > BELIEVED * treated.steps:
         return False
     there = smoothed(treated.losses[: max(5, round(equal))], last=8)
     return smoothed(treated.losses, last=8) < SPEED_UP * there
