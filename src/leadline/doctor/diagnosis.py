@@ -52,8 +52,9 @@ class Diagnosis:
 
     @property
     def remedies(self) -> tuple[Remedy, ...]:
-        """The changes of the proven findings, in rank order."""
-        found = (f.change for f in self.findings if f.proven and f.severity != "note")
+        """The changes of the proven findings, in rank order; none that did harm in its trial."""
+        sound = [f for f in self.findings if f.trial is None or not f.trial.harms]
+        found = (f.change for f in sound if f.proven and f.severity != "note")
         return tuple(change for change in found if change is not None)
 
     def treat(self, subject: Setup | Callable[..., Any]) -> Any:

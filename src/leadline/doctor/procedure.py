@@ -283,10 +283,9 @@ def _treat_certain(patient: Patient, course: Course, finding: Finding) -> None:
         measured=patient.problem.measured,
         helps=helps,
     )
-    harmless = not better(course.base, outcome)
     proven = helps or finding.proven or finding.severity == "error"
     course.certain.append(replace(finding, proven=proven, trial=trial))
-    if harmless and finding.severity != "note":
+    if not trial.harms and finding.severity != "note":
         course.setup = finding.change(course.setup)
         course.base = outcome
 

@@ -73,6 +73,15 @@ class Trial:
             return 1.0
         return (before - after) / before if before > 0 else 0.0
 
+    @property
+    def harms(self) -> bool:
+        """Whether the training ends clearly worse with the remedy than without."""
+        before, after = self.without.error, self.treated.error
+        if self.without.ended or not math.isfinite(before):
+            return False
+        broken = bool(self.treated.ended) or not math.isfinite(after)
+        return broken or after > 1.25 * before + 0.02
+
     def to_plain(self) -> dict[str, Any]:
         """The trial as plain values for JSON."""
         return {
