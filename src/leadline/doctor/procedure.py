@@ -210,18 +210,27 @@ def _last_look(patient: Patient, course: Course) -> None:
     if heart is not None and patient.affords():
         _prove(course, _try(patient, course, heart))
     if not course.proven and not any(f.severity == "error" for f in course.certain):
-        short = generalisation.too_short(patient, course.setup, course.base)
-        if short is not None:
-            finding, longer = short
-            helps = Tried(finding=finding, outcome=longer, helps=True, gain=0.0)
-            trial = trial_of(
-                course.base,
-                longer,
-                remedy=finding.remedy,
-                measured=patient.problem.measured,
-                helps=True,
-            )
-            _adopt(course, replace(helps, finding=replace(finding, trial=trial)))
+        _length(patient, course)
+
+
+def _length(patient: Patient, course: Course) -> None:
+    """Whether it stops too early, where nothing else is wrong."""
+    falls = generalisation.falls_at_the_end(patient, course.base)
+    if falls is not None:
+        course.certain.append(falls)
+    short = generalisation.too_short(patient, course.setup, course.base)
+    if short is None:
+        return
+    finding, longer = short
+    trial = trial_of(
+        course.base,
+        longer,
+        remedy=finding.remedy,
+        measured=patient.problem.measured,
+        helps=True,
+    )
+    finding = replace(finding, trial=trial)
+    _adopt(course, Tried(finding=finding, outcome=longer, helps=True, gain=trial.gain))
 
 
 def _prove(course: Course, tried: Tried) -> None:

@@ -6,6 +6,7 @@ held-out ones; it answers in training mode and not in evaluation; it stops while
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 from leadline.doctor.arm import Outcome
@@ -119,6 +120,60 @@ def too_short(patient: Patient, setup: Setup, base: Outcome) -> tuple[Finding, O
         source="Hoffer et al. 2017, Train longer, generalize better",
     )
     return replace(finding, proven=True), longer
+
+
+FEW = 3
+"""Epochs, at most, of a training whose curve alone may say that it is too short."""
+
+FALLS = -0.2
+"""Slope of the loss over the steps, both in logarithms: ten times as long takes a third off."""
+
+
+def falls_at_the_end(patient: Patient, base: Outcome) -> Finding | None:
+    """The suspicion that few epochs are too few, from the curve: the whole is too long to try."""
+    seen, total = patient.seen, patient.total_steps
+    if patient.whole or total is None or seen is None or patient.setup.epochs > FEW:
+        return None
+    if base.ended or base.verdict.error < 0.5 or seen.survey.outputs.ndim > 2:
+        return None  # a stream of text is often read only once
+    slope = _slope(base.losses)
+    if not slope < FALLS:
+        return None
+    epochs = patient.setup.epochs
+    return replace(
+        suspect(
+            "epochs_too_few",
+            f"the loss still falls steadily, and {epochs} epoch{'s' * (epochs != 1)} will not "
+            "bring it to its end",
+            Evidence(
+                quantity="slope of the loss over the steps, in logarithms",
+                measured=slope,
+                expected="near 0 at the end",
+            ),
+            Evidence(
+                quantity="error so far", measured=base.verdict.error, expected="well below 0.5"
+            ),
+            change=optimisation.epochs_times(10, epochs),
+            source="Hestness et al. 2017: learning curves follow a power law",
+        ),
+        severity="warning",
+    )
+
+
+def _slope(losses: tuple[float, ...]) -> float:
+    """The slope of log loss over log step, over the last three quarters, by least squares."""
+    start = len(losses) // 4
+    points = [
+        (math.log(step), math.log(loss))
+        for step, loss in enumerate(losses, start=1)
+        if step > start and loss > 0
+    ]
+    if len(points) < 20:
+        return 0.0
+    mean_x = math.fsum(x for x, _ in points) / len(points)
+    mean_y = math.fsum(y for _, y in points) / len(points)
+    above = math.fsum((x - mean_x) * (y - mean_y) for x, y in points)
+    return above / math.fsum((x - mean_x) ** 2 for x, _ in points)
 
 
 def _enough(base: Outcome, longer: Outcome) -> int:
