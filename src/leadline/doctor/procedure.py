@@ -313,24 +313,36 @@ def _round(patient: Patient, course: Course, suspects: list[Finding]) -> Iterato
 
 
 def _rates(patient: Patient, course: Course) -> Iterator[Tried]:
-    """The learning-rate range test: down where the training is restless, up where it is slow."""
+    """The learning-rate range test: down where the training is restless, up where it is slow.
+
+    Plain gradient descent that gets nowhere at a usual rate is tried with another optimizer first.
+    """
+    restless = optimisation.restless(course.base)
+    stuck = not learns(course.base)
+    if stuck and not restless and optimisation.plain_descent(patient):
+        other = _other_optimizer(patient, course)
+        if other is not None and other.helps:
+            yield replace(other, gain=other.gain + AHEAD)
+            return
     down = (0.1, 0.01, 1e-3, 1e-4) if diverges(course.base) else (0.1, 0.01)
     up = (10.0, 100.0, 1000.0)
-    first, second = (down, up) if optimisation.restless(course.base) else (up, down)
     found = None
-    for factors in (first, second):
+    for factors in (down, up) if restless else (up, down):
         found = _best_rate(patient, course, factors)
         if found is not None and found.helps:
             yield found
-            break
-    other = optimisation.other_optimizer(patient)
-    slow = found is not None and found.helps and found.finding.cause == "lr_too_low"
-    stuck = (found is None or not found.helps) and not learns(course.base)
-    if other is not None and patient.affords() and (slow or stuck):
-        tried = _try(patient, course, other)
-        preferred = slow and tried.helps and optimisation.plain_descent(patient)
-        gain = tried.gain + 2 * AHEAD if preferred else tried.gain - AHEAD
-        yield replace(tried, gain=gain)
+            return
+    if stuck and not (not restless and optimisation.plain_descent(patient)):
+        other = _other_optimizer(patient, course)
+        if other is not None:
+            yield replace(other, gain=other.gain - AHEAD)
+
+
+def _other_optimizer(patient: Patient, course: Course) -> Tried | None:
+    finding = optimisation.other_optimizer(patient)
+    if finding is None or not patient.affords():
+        return None
+    return _try(patient, course, finding)
 
 
 def _best_rate(patient: Patient, course: Course, factors: tuple[float, ...]) -> Tried | None:

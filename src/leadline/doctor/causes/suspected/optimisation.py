@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from torch.optim import Optimizer
 
 from leadline.doctor.arm import Outcome
-from leadline.doctor.comparison import better, learns
+from leadline.doctor.comparison import better
 from leadline.doctor.finding import Evidence, Finding
 from leadline.doctor.patient import Patient
 from leadline.doctor.remedies import optimisation
@@ -161,16 +161,19 @@ def goes_further(patient: Patient, treated: Outcome, without: Outcome, factor: f
 
 
 def restless(outcome: Outcome) -> bool:
-    """Whether the training jumps about, rises or breaks off: the rate may be too high."""
+    """Whether the training jumps about, leaps up or breaks off: the rate may be too high.
+
+    One that stands still is not: it may as well be too low.
+    """
     losses = outcome.losses
     if outcome.ended or not losses:
         return True
     start, end = smoothed(losses[:5], last=5), smoothed(losses, last=8)
     half = losses[len(losses) // 2 :]
-    rises = [b - a for a, b in itertools.pairwise(half) if b > a]
-    falls = math.fsum(abs(b - a) for a, b in itertools.pairwise(half))
-    jumpy = falls > 0 and math.fsum(rises) > 0.4 * falls and max(half) > 2 * min(half)
-    return end > 0.95 * start or jumpy or not learns(outcome)
+    moves = [b - a for a, b in itertools.pairwise(half)]
+    rises = math.fsum(move for move in moves if move > 0)
+    jumpy = rises > 0.4 * math.fsum(map(abs, moves)) and max(half) > 2 * min(half)
+    return end > 1.05 * start or jumpy or max(losses) > 2 * start
 
 
 def epochs_too_few(patient: Patient, factor: int) -> Finding:
