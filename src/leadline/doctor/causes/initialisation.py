@@ -14,6 +14,9 @@ from leadline.measure.survey import LayerRecord
 START = 3.0
 """A loss at the start of more than so many times the ignorant one is bad luck no more."""
 
+FAR_OFF = 30.0
+"""And from which on it is an error: weights must first shrink by a power of ten."""
+
 REMEDY = (
     "initialise for the activation (He for relu, Glorot for tanh); put norm layers or residual "
     "paths between the layers"
@@ -166,7 +169,7 @@ def _start(seen: Examination) -> Finding | None:
     name = f"{name} = " if math.isclose(nature.at_start, usual, rel_tol=1e-3) else ""
     return Finding(
         cause="init_bad_scale",
-        severity="warning",
+        severity="error" if loss > FAR_OFF * expected + count else "warning",
         summary="the untrained network is sure of itself and wrong: its first steps only undo that "
         "(if it is trained, the labels or the preprocessing are not those it was trained with)",
         layers=tuple(layer.name for layer in last),

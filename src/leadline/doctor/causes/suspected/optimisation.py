@@ -28,7 +28,7 @@ SPEED_UP = 0.7
 """What has to be left of the untreated training's final loss."""
 
 BELIEVED = 0.25
-"""Part of an arm within which the whole training would have to end: momentum blurs what is later."""
+"""Part of an arm within which the whole training would have to end: later, momentum blurs it."""
 
 SOURCE_RATE = "Smith 2017, Cyclical Learning Rates: the learning-rate range test"
 
