@@ -254,7 +254,9 @@ def first_look(patient: Patient) -> tuple[list[Finding], list[Finding]]:
     weighed += list(optimisation.options(patient))
     weighed += list(optimisation.other_batches(patient))
     certain = _once([*sure, *standing], ())
-    return certain, _once(weighed, {f.cause for f in certain})
+    treatable = [f for f in weighed if f.change is not None]
+    others = [f for f in weighed if f.change is None]
+    return certain, _once([*treatable, *others], {f.cause for f in certain})
 
 
 def _once(findings: list[Finding], known: set[str] | tuple[str, ...]) -> list[Finding]:
