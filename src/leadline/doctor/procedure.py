@@ -12,8 +12,8 @@ causes nearer to the data first; then what the trials proved, by how much of the
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import replace
 
 from leadline.doctor.arm import Outcome
 from leadline.doctor.causes.suspected import (
@@ -26,21 +26,12 @@ from leadline.doctor.causes.suspected import (
 )
 from leadline.doctor.causes.suspected import training_loop as loop
 from leadline.doctor.causes.suspected.labels import corrupted
-from leadline.doctor.comparison import (
-    better,
-    diverges,
-    fairer,
-    hurries,
-    learns,
-    mends,
-    neglects,
-    trial_of,
-)
-from leadline.doctor.finding import Finding, Severity
+from leadline.doctor.comparison import better, neglects, trial_of
+from leadline.doctor.course import RATES, Course, Tried, adopt, attempt
+from leadline.doctor.finding import Finding
 from leadline.doctor.patient import Patient
 from leadline.doctor.prescription import prescribe
-from leadline.doctor.remedy import Remedy
-from leadline.training.setup import Setup
+from leadline.doctor.rate_search import AHEAD, try_rates
 
 ON_TRIAL = frozenset(
     {
@@ -60,7 +51,6 @@ ON_TRIAL = frozenset(
         "lr_too_high",
         "lr_too_low",
         "optimizer_wrong",
-        "optimizer_params_wrong",
         "batch_size_too_small",
         "batch_size_too_large",
         "epochs_too_few",
@@ -99,34 +89,6 @@ STRUCTURE = frozenset(
 )
 """Causes that are named before the learning rate where both remedies help as much."""
 
-RATES = frozenset({"lr_too_high", "lr_too_low", "lr_negative", "optimizer_wrong"})
-"""Causes whose remedies exclude one another: a rate found for one optimizer suits no other."""
-
-AHEAD = 0.15
-"""Part of the error that a rate has to gain more before it is named first."""
-
-JUDGES: dict[str, Callable[[Outcome, Outcome], bool]] = {
-    "class_imbalance": fairer,
-    **dict.fromkeys(
-        (
-            "lr_too_high",
-            "lr_too_low",
-            "optimizer_wrong",
-            "batch_size_too_small",
-            "batch_size_too_large",
-        ),
-        hurries,
-    ),
-    **dict.fromkeys(
-        (
-            "hidden_activation_wrong",
-            "init_bad_scale",
-        ),
-        mends,
-    ),
-}
-"""What a trial has to show; for what hurries healthy trainings too, more than `better` asks."""
-
 WELL = 0.1
 """Error of a healed training that is not looked into any further."""
 
@@ -135,28 +97,6 @@ NOTHING_LEFT = 0.03
 
 ROUNDS = 3
 """Remedies on top of one another."""
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Tried:
-    """A suspicion and what its trial came to."""
-
-    finding: Finding
-    outcome: Outcome
-    helps: bool
-    gain: float
-
-
-@dataclass(kw_only=True, eq=False)
-class Course:
-    """Where the procedure stands: the Setup as healed so far, its arm, and what was found."""
-
-    setup: Setup
-    base: Outcome
-    certain: list[Finding]
-    proven: list[Finding]
-    ruled_out: list[Finding]
-    untried: list[Finding]
 
 
 def run(patient: Patient) -> tuple[Course, Outcome]:
@@ -178,7 +118,7 @@ def run(patient: Patient) -> tuple[Course, Outcome]:
         course.ruled_out += [t.finding for t in tried if not t.helps]
         if not helped:
             break
-        _adopt(course, helped[0])
+        adopt(course, helped[0])
         suspects = [t.finding for t in helped[1:] if _distinct(t, helped[0])]
         course.ruled_out += [t.finding for t in helped[1:] if not _distinct(t, helped[0])]
         if not suspects and not patient.affords():
@@ -201,14 +141,14 @@ def _last_look(patient: Patient, course: Course) -> None:
     """What only the healed training shows: statistics, labels, examples by heart, its length."""
     modes = generalisation.other_in_evaluation(patient, course.base)
     if modes is not None and patient.affords():
-        _prove(course, _try(patient, course, modes))
+        _prove(course, attempt(patient, course, modes))
     labels = corrupted(patient, course.setup, course.base)
     if labels is not None:
         course.certain.append(labels)
         return
     heart = generalisation.by_heart(patient, course.base)
     if heart is not None and patient.affords():
-        _prove(course, _try(patient, course, heart))
+        _prove(course, attempt(patient, course, heart))
     if not course.proven and not any(f.severity == "error" for f in course.certain):
         _length(patient, course)
 
@@ -230,12 +170,12 @@ def _length(patient: Patient, course: Course) -> None:
         helps=True,
     )
     finding = replace(finding, trial=trial)
-    _adopt(course, Tried(finding=finding, outcome=longer, helps=True, gain=trial.gain))
+    adopt(course, Tried(finding=finding, outcome=longer, helps=True, gain=trial.gain))
 
 
 def _prove(course: Course, tried: Tried) -> None:
     if tried.helps:
-        _adopt(course, tried)
+        adopt(course, tried)
     else:
         course.ruled_out.append(tried.finding)
 
@@ -248,10 +188,10 @@ def first_look(patient: Patient) -> tuple[list[Finding], list[Finding]]:
              for f in source(patient)]  # fmt: skip
     doubtful = [f for f in checked if f.severity != "error"]
     standing = [f for f in doubtful if f.cause not in ON_TRIAL]
+    standing += list(optimisation.options(patient))
     weighed = [f for f in doubtful if f.cause in ON_TRIAL]
     for source in (data, fitting, loop, network, evaluation):
         weighed += list(source.suspicions(patient))
-    weighed += list(optimisation.options(patient))
     weighed += list(optimisation.other_batches(patient))
     certain = _once([*sure, *standing], ())
     treatable = [f for f in weighed if f.change is not None]
@@ -309,80 +249,9 @@ def _round(patient: Patient, course: Course, suspects: list[Finding]) -> Iterato
         if not patient.affords():
             course.untried.append(finding)
             continue
-        yield _try(patient, course, finding)
+        yield attempt(patient, course, finding)
     if not any(f.cause in RATES for f in course.proven):
-        yield from _rates(patient, course)
-
-
-def _rates(patient: Patient, course: Course) -> Iterator[Tried]:
-    """The learning-rate range test: down where the training is restless, up where it is slow.
-
-    Plain gradient descent that gets nowhere at a usual rate is tried with another optimizer first.
-    """
-    restless = optimisation.restless(course.base)
-    stuck = not learns(course.base)
-    if stuck and not restless and optimisation.plain_descent(patient):
-        other = _other_optimizer(patient, course)
-        if other is not None and other.helps:
-            yield replace(other, gain=other.gain + AHEAD)
-            return
-    down = (0.1, 0.01, 1e-3, 1e-4) if diverges(course.base) else (0.1, 0.01)
-    up = (10.0, 100.0, 1000.0)
-    found = None
-    for factors in (down, up) if restless else (up, down):
-        found = _best_rate(patient, course, factors)
-        if found is not None and found.helps:
-            yield found
-            return
-    if stuck and not (not restless and optimisation.plain_descent(patient)):
-        other = _other_optimizer(patient, course)
-        if other is not None:
-            yield replace(other, gain=other.gain - AHEAD)
-
-
-def _other_optimizer(patient: Patient, course: Course) -> Tried | None:
-    finding = optimisation.other_optimizer(patient)
-    if finding is None or not patient.affords():
-        return None
-    return _try(patient, course, finding)
-
-
-def _best_rate(patient: Patient, course: Course, factors: tuple[float, ...]) -> Tried | None:
-    """The rate that does best in one direction; the next is tried while the last one helped."""
-    best: Tried | None = None
-    for factor in factors:
-        if not patient.affords():
-            return best
-        if factor < 1:
-            finding = optimisation.too_high(patient, factor)
-        else:
-            finding = optimisation.too_low(patient, factor)
-        tried = _try(patient, course, finding)
-        if factor > 1 and tried.helps:
-            further = optimisation.goes_further(patient, tried.outcome, course.base, factor)
-            tried = replace(tried, helps=further)
-        if best is None or (tried.helps and better(tried.outcome, best.outcome)):
-            best = tried
-        elif best.helps or (factor > 1 and not better(tried.outcome, course.base)):
-            return best
-    return best
-
-
-def _try(patient: Patient, course: Course, finding: Finding) -> Tried:
-    assert finding.change is not None, "suspicions bring their remedy"
-    outcome = patient.arm(finding.change, setup=course.setup)
-    judge = JUDGES.get(finding.cause, better)
-    helps = judge(outcome, course.base)
-    trial = trial_of(
-        course.base,
-        outcome,
-        remedy=finding.change.title,
-        measured=patient.problem.measured,
-        helps=helps,
-    )
-    return Tried(
-        finding=replace(finding, trial=trial), outcome=outcome, helps=helps, gain=trial.gain
-    )
+        yield from try_rates(patient, course)
 
 
 def _order(tried: Tried) -> float:
@@ -393,25 +262,3 @@ def _order(tried: Tried) -> float:
 def _distinct(tried: Tried, adopted: Tried) -> bool:
     """Two remedies of one kind exclude each other: a rate found for the sick network, say."""
     return not (tried.finding.cause in RATES and adopted.finding.cause in RATES)
-
-
-def _adopt(course: Course, tried: Tried) -> None:
-    finding = tried.finding
-    assert finding.change is not None and finding.trial is not None, "it was tried"
-    if finding.cause in RATES and tried.finding.change is not None:
-        finding = replace(finding, change=tried.finding.change)
-    severity: Severity = "error" if _spoils(course.base, tried.outcome) else "warning"
-    course.proven.append(replace(finding, proven=True, severity=severity))
-    course.setup = remedied(course.setup, finding.change)
-    course.base = tried.outcome
-
-
-def _spoils(without: Outcome, treated: Outcome) -> bool:
-    """Whether the training learns next to nothing without the remedy, and much with it."""
-    return not learns(without) and learns(treated)
-
-
-def remedied(setup: Setup, change: Remedy | None) -> Setup:
-    """The Setup with the change."""
-    assert change is not None and change.apply is not None, "it was tried"
-    return change(setup)

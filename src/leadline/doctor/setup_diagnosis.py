@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from leadline.doctor.course import Course
 from leadline.doctor.diagnosis import Diagnosis
 from leadline.doctor.finding import SEVERITIES, Finding
 from leadline.doctor.patient import Patient, patient_of
-from leadline.doctor.procedure import Course, run
+from leadline.doctor.procedure import run
 from leadline.training.execution import Execution
 from leadline.training.setup import Setup
 

@@ -1,0 +1,97 @@
+"""The course of a diagnosis: the Setup as healed so far, and how a suspicion is tried on it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from leadline.doctor.arm import Outcome
+from leadline.doctor.comparison import better, fairer, hurries, learns, mends, trial_of
+from leadline.doctor.finding import Finding, Severity
+from leadline.doctor.patient import Patient
+from leadline.doctor.remedy import Remedy
+from leadline.training.setup import Setup
+
+RATES = frozenset({"lr_too_high", "lr_too_low", "lr_negative", "optimizer_wrong"})
+"""Causes whose remedies exclude one another: a rate found for one optimizer suits no other."""
+
+JUDGES: dict[str, Callable[[Outcome, Outcome], bool]] = {
+    "class_imbalance": fairer,
+    **dict.fromkeys(
+        (
+            "lr_too_high",
+            "lr_too_low",
+            "optimizer_wrong",
+            "batch_size_too_small",
+            "batch_size_too_large",
+        ),
+        hurries,
+    ),
+    **dict.fromkeys(
+        (
+            "hidden_activation_wrong",
+            "init_bad_scale",
+        ),
+        mends,
+    ),
+}
+"""What a trial has to show; for what hurries healthy trainings too, more than `better` asks."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Tried:
+    """A suspicion and what its trial came to."""
+
+    finding: Finding
+    outcome: Outcome
+    helps: bool
+    gain: float
+
+
+@dataclass(kw_only=True, eq=False)
+class Course:
+    """Where the procedure stands: the Setup as healed so far, its arm, and what was found."""
+
+    setup: Setup
+    base: Outcome
+    certain: list[Finding]
+    proven: list[Finding]
+    ruled_out: list[Finding]
+    untried: list[Finding]
+
+
+def attempt(patient: Patient, course: Course, finding: Finding) -> Tried:
+    assert finding.change is not None, "suspicions bring their remedy"
+    outcome = patient.arm(finding.change, setup=course.setup)
+    judge = JUDGES.get(finding.cause, better)
+    helps = judge(outcome, course.base)
+    trial = trial_of(
+        course.base,
+        outcome,
+        remedy=finding.change.title,
+        measured=patient.problem.measured,
+        helps=helps,
+    )
+    return Tried(
+        finding=replace(finding, trial=trial), outcome=outcome, helps=helps, gain=trial.gain
+    )
+
+
+def adopt(course: Course, tried: Tried) -> None:
+    finding = tried.finding
+    assert finding.change is not None and finding.trial is not None, "it was tried"
+    severity: Severity = "error" if _spoils(course.base, tried.outcome) else "warning"
+    course.proven.append(replace(finding, proven=True, severity=severity))
+    course.setup = remedied(course.setup, finding.change)
+    course.base = tried.outcome
+
+
+def _spoils(without: Outcome, treated: Outcome) -> bool:
+    """Whether the training learns next to nothing without the remedy, and much with it."""
+    return not learns(without) and learns(treated)
+
+
+def remedied(setup: Setup, change: Remedy | None) -> Setup:
+    """The Setup with the change."""
+    assert change is not None and change.apply is not None, "it was tried"
+    return change(setup)
