@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,6 +23,9 @@ from leadline.training.loop import steps
 from leadline.training.setup import Setup
 from leadline.training.state import TrainingState
 
+MOST_LETTERS = 200
+"""Of an error's message that are told: some of torch's name every backend there is."""
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Probe:
@@ -38,7 +42,8 @@ class Outcome:
 
     `training` and `held_out` are the verdicts on the two parts of the probe (the latter None
     without validation batches), `halfway` that on the first after half of the steps, `in_training`
-    the one in training mode. `norms` are the gradient's, step by step.
+    the one in training mode. `norms` are the gradient's, step by step. `ended` says why it stopped
+    before its end; it `crashed` when that was an error in the code and no number out of bounds.
     """
 
     steps: int
@@ -51,6 +56,7 @@ class Outcome:
     ended: str
     seconds: float
     model: nn.Module | None
+    crashed: bool = False
 
     @property
     def verdict(self) -> Verdict:
@@ -81,36 +87,32 @@ def run_arm(
 
     The random streams are afterwards where they were. An arm that raises ends there, and says why.
     """
-    sick = replace(setup, batches=list(batches), epochs=1, validation=None, patience=0)
+    sick = replace(setup, batches=Copied(batches), epochs=1, validation=None, patience=0)
     with preserved_random_state(), execution.threads_scope():
-        treated = remedy(sick) if remedy is not None else sick
         losses: list[float] = []
         norms: list[float] = []
-        ended, halfway = "", None
-        state = TrainingState(treated, execution)
-        total = -(-len(list(treated.batches)) * treated.epochs // treated.accumulate)
+        ended, crashed, halfway, model = "", False, None, None
         begun = time.perf_counter()
         try:
+            treated = remedy(sick) if remedy is not None else sick
+            state = TrainingState(treated, execution)
+            model = state.evaluated_model
+            total = -(-len(state.batches) * treated.epochs // treated.accumulate)
             for step in steps(treated, execution, state=state):
                 losses.append(float(step.loss))
                 norms.append(float(step.grad_norm))
                 if step.index == total // 2:
-                    halfway = ask(state.evaluated_model, probe.training, probe, execution)
+                    halfway = ask(model, probe.training, probe, execution)
                 if time.perf_counter() - begun > seconds:
                     break
         except NonFiniteError as error:
             ended = error.received
-        except (LeadlineError, RuntimeError, ValueError, TypeError, IndexError) as error:
-            ended = f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
+        except Exception as error:  # user code may raise anything, at any step
+            ended, crashed = _in_words(error), True
         spent = time.perf_counter() - begun
-        model = state.evaluated_model
-        first = losses[0] if losses else math.nan
-        verdicts = [
-            ask(model, part, probe, execution, training=mode)
-            for part, mode in ((probe.training, False), (probe.held_out, False),
-                               (probe.training, True))
-        ]  # fmt: skip
+        verdicts = _verdicts(model, probe, execution)
         if probe.problem.kind == "unknown":
+            first = losses[0] if losses else math.nan
             relative = smoothed(losses) / first if first else math.nan
             verdicts = [Verdict(error=relative, surprise=relative), None, None]
     if (ended and "loss nan" in ended) or verdicts[0] is None:
@@ -127,7 +129,58 @@ def run_arm(
         ended=ended,
         seconds=spent,
         model=model,
+        crashed=crashed,
     )
+
+
+class Copied:
+    """Batches of which an arm has copies: a network that writes into them spoils no other arm's.
+
+    A batch that comes again is the same copy again, as it is the same tensor in a list that a
+    training runs through epoch by epoch.
+    """
+
+    def __init__(self, source: Sequence[Any]) -> None:
+        self._source = source
+        times = Counter(map(id, source))
+        self._again = {key for key, count in times.items() if count > 1}
+        self._kept: dict[int, Any] = {}
+
+    def __iter__(self) -> Iterator[Any]:
+        for batch in self._source:
+            key = id(batch)
+            own = self._kept[key] if key in self._kept else _copy(batch)
+            if key in self._again:
+                self._kept[key] = own
+            yield own
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+
+def _copy(batch: Any) -> Any:
+    if not isinstance(batch, tuple | list):
+        return batch
+    return tuple(part.clone() if isinstance(part, Tensor) else part for part in batch)
+
+
+def _in_words(error: Exception) -> str:
+    """The error's kind and the first line of what it says."""
+    lines = str(error).strip().splitlines()
+    if isinstance(error, LeadlineError):
+        lines = [error.received]
+    return type(error).__name__ + (f": {lines[0][:MOST_LETTERS]}" if lines else "")
+
+
+def _verdicts(model: nn.Module | None, probe: Probe, execution: Execution) -> list[Verdict | None]:
+    """On training examples, on held-out ones, and on the first in training mode."""
+    if model is None:
+        return [None, None, None]
+    return [
+        ask(model, probe.training, probe, execution),
+        ask(model, probe.held_out, probe, execution),
+        ask(model, probe.training, probe, execution, training=True),
+    ]
 
 
 def ask(
@@ -145,7 +198,7 @@ def ask(
     try:
         return judge_all(*found, probe.problem)
     except (RuntimeError, ValueError, IndexError):
-        return None
+        return None  # answers that are no more of the problem's shape
 
 
 def answers(
@@ -174,11 +227,11 @@ def _answers(
     try:
         with torch.no_grad(), execution.precision_scope():
             for inputs, wanted in examples:
-                placed, _ = execution.place_batch(inputs, wanted)
+                placed, _ = execution.place_batch(inputs.clone(), wanted)
                 outputs.append(main_output(model(placed)).float().cpu())
                 targets.append(wanted.cpu())
         return outputs, targets
-    except (LeadlineError, RuntimeError, ValueError, TypeError, IndexError):
+    except Exception:  # the user's code, on examples it may not have met yet
         return None
     finally:
         for module, mode in modes.items():

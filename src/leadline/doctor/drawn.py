@@ -38,7 +38,7 @@ class Drawn:
         self._closed = False
         self._counted: int | None = None
         self.limits: list[str] = []
-        self.once = iter(source) is source if not isinstance(source, list | tuple) else False
+        self.once = isinstance(source, Iterator)  # asked without iter(), which may draw numbers
         if self.once:
             self.limits.append(
                 "the batches can be run through only once: the ones drawn here are gone for the "
@@ -70,30 +70,34 @@ class Drawn:
         """Draw from the start again, for streams cannot be stopped and gone on with elsewhere."""
         source = self._source
         position = source.state_dict() if isinstance(source, Positioned) else None
-        generator = getattr(source, "generator", None)
-        own = generator.get_state() if isinstance(generator, torch.Generator) else None
-        fresh = not self.once
+        own = [(generator, generator.get_state()) for generator in _generators(source)]
+        before = self._kept[:1]
         with preserved_random_state():
             seed_everything(self._seed)
-            if fresh:
+            if not self.once:
                 self._kept, self._bytes = [], 0
             try:
                 self._fill(count)
             finally:
                 if isinstance(source, Positioned) and position is not None:
                     source.load_state_dict(position)
-                if isinstance(generator, torch.Generator) and own is not None:
-                    generator.set_state(own)
+                for generator, state in own:
+                    generator.set_state(state)
+        if before and self._kept and not _same(before[0], self._kept[0]):
+            self._tell(
+                "the batches come out differently each time they are run through: what was seen "
+                "here is one of many courses of the training"
+            )
 
     def _fill(self, count: int) -> None:
-        while len(self._kept) < count:
+        while len(self._kept) < count and not self._closed:
             before = len(self._kept)
             for batch in self._epoch():
                 self._kept.append(batch)
                 self._bytes += _size(batch)
                 if self._bytes > MEMORY:
                     self._closed = True
-                    self.limits.append(
+                    self._tell(
                         f"only {len(self._kept)} batches were kept (1 GiB); longer trials go "
                         "through them again"
                     )
@@ -107,8 +111,10 @@ class Drawn:
                 return
 
     def _epoch(self) -> Iterator[Any]:
+        """One pass. A generator is not delegated to, for it would be closed with this one."""
         try:
-            yield from self._source
+            for batch in self._source:  # noqa: UP028 - see above
+                yield batch
         except Exception as error:
             if not self._kept:
                 raise MeasurementError(
@@ -117,9 +123,32 @@ class Drawn:
                     remedy="run through them alone until they come: for batch in batches: pass",
                 ) from error
             self._closed = True
-            self.limits.append(
+            self._tell(
                 f"the batches ended after {len(self._kept)} with {type(error).__name__}: {error}"
             )
+
+    def _tell(self, limit: str) -> None:
+        if limit not in self.limits:
+            self.limits.append(limit)
+
+
+def _generators(source: Any) -> list[torch.Generator]:
+    """The generators that a DataLoader and its samplers draw from."""
+    sampler = getattr(source, "sampler", None)
+    batched = getattr(getattr(source, "batch_sampler", None), "sampler", None)
+    owners = (source, getattr(source, "dataset", None), sampler, batched)
+    found = [getattr(owner, "generator", None) for owner in owners]
+    return list({id(g): g for g in found if isinstance(g, torch.Generator)}.values())
+
+
+def _same(left: Any, right: Any) -> bool:
+    """Whether two batches hold the same numbers, bit for bit; NaN is the same as NaN."""
+    pairs = zip(tensors_in(left), tensors_in(right), strict=False)
+    return all(
+        a.dtype == b.dtype and torch.equal(a.nan_to_num(nan=0.5), b.nan_to_num(nan=0.5))
+        for a, b in pairs
+        if a.layout is torch.strided and b.layout is torch.strided
+    )
 
 
 def _size(batch: Any) -> int:

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from leadline.core.errors import LeadlineError
 from leadline.core.seeds import preserved_random_state, seed_everything
+from leadline.doctor.examination import copied
 from leadline.measure.batch import main_output, read_batch
 from leadline.training.setup import Setup
 
@@ -24,11 +24,11 @@ def penalty_share(setup: Setup, batch: Any) -> float | None:
     """
     with preserved_random_state():
         seed_everything(setup.seed)
-        model = setup.model()
-        parameters = [p for p in model.parameters() if p.requires_grad]
         try:
+            model = setup.model()
+            parameters = [p for p in model.parameters() if p.requires_grad]
             given = read_batch(batch, model=model, finite=False)
-            outputs = main_output(given.forward(model))
+            outputs = main_output(copied(given).forward(model))
             fixed = setup.loss(outputs.detach(), given.targets)
             if not fixed.requires_grad:
                 return None
@@ -37,7 +37,7 @@ def penalty_share(setup: Setup, batch: Any) -> float | None:
             both: tuple[Any, ...] = torch.autograd.grad(whole, parameters, allow_unused=True)
             again = setup.loss(outputs.detach(), given.targets)
             penalty: tuple[Any, ...] = torch.autograd.grad(again, parameters, allow_unused=True)
-        except (LeadlineError, RuntimeError, TypeError, ValueError):
+        except Exception:  # the user's code; what fails here, the check has told or an arm will
             return None
     rest = []
     for gradient, part in zip(both, penalty, strict=True):

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from leadline.core.taps import Taps
+from leadline.doctor.examination import copied
 from leadline.measure.batch import Batch, main_output
 from leadline.training.setup import Setup
 
@@ -62,7 +63,7 @@ def last_module(model: nn.Module, batch: Batch) -> str | None:
     ]
     try:
         with Taps(model), torch.no_grad():
-            output = main_output(batch.forward(model))
+            output = main_output(copied(batch).forward(model))
     finally:
         for handle in handles:
             handle.remove()
