@@ -1,4 +1,4 @@
-"""The fault benchmark: real and seeded faults, their fixed twins, healthy recipes; all by one command.
+"""The fault benchmark: real and seeded faults, fixed twins, healthy recipes, by one command.
 
     LEADLINE_DATA=... python benchmarks/faults [--suite real|seeded|healthy|all]
         [--split tune|test|all] [--cases a,b] [--seeds 0,1,2] [--scale quick|full] [--jobs 2]
@@ -21,7 +21,7 @@ from typing import Any
 
 from case import scale
 from row import Job, run, suite_cases
-from scoring import by_case, causes, per_cause, rank, repaired, strict, totals
+from scoring import alarms, by_case, causes, per_cause, rank, repaired, strict, totals
 
 SUITES = ("real", "seeded", "healthy")
 REPRODUCED = Path(__file__).with_name("reproduced.json")
@@ -137,14 +137,13 @@ def _case_line(name: str, rows: list[dict[str, Any]], *, counted: bool) -> None:
     right = sum(strict(row) for row in rows)
     places = [rank(row) for row in rows]
     best = min(places)
-    alarms = sum(bool(causes(r.get("fixed"))) and any(
-        f["severity"] != "note" for f in r["fixed"]["findings"]) for r in rows if "fixed" in r)  # fmt: skip
+    twins = sum(alarms(row.get("fixed"), "any") for row in rows)
     healed = {True: "yes", False: "no", None: ""}[repaired(rows, "treated")]
     first = ", ".join(sorted({(causes(row["buggy"]) or ["-"])[0] for row in rows}))
     mark = "" if counted else " (not reproduced)"
     place = "-" if best == float("inf") else f"{best:.0f}"
     line = f"{name:<34}{rows[0]['split']:<7}{right:>3}/{len(rows)}{place:>6}"
-    print(f"{line}{alarms:>6}{healed:>8}  {first}{mark}")
+    print(f"{line}{twins:>6}{healed:>8}  {first}{mark}")
 
 
 if __name__ == "__main__":
