@@ -53,7 +53,7 @@ def test_a_missing_zero_grad_is_proven_on_mnist_and_gone_when_run_again_with_its
     assert (finding.cause, finding.proven) == ("zero_grad_missing", True)
     assert finding.evidence[0].measured == tape.updates - 1 == 31
     assert finding.change is not None and finding.change.rerun is not None
-    with finding.change.rerun(), record() as healed:
+    with record() as healed, finding.change.rerun():
         train(data, zero_grad=False)
     assert not [f for f in signs_of_tape(healed) if f.severity != "note"]
     with record() as sound:

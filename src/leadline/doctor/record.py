@@ -10,7 +10,6 @@ from typing import Any
 from leadline.core.errors import TrainingError
 from leadline.doctor.recording.loaders import LoaderListener
 from leadline.doctor.recording.models import ModelListener
-from leadline.doctor.recording.objects import moved
 from leadline.doctor.recording.recorder import Recorder
 from leadline.doctor.recording.tape import Tape
 from leadline.doctor.recording.trace import Listening
@@ -82,8 +81,6 @@ def _fill(tape: Tape, recorder: Recorder, updates: UpdateListener) -> None:
     if recorder.examples.full:
         kept = len(recorder.examples.batches)
         limits.append(f"batches were kept up to {recorder.examples.limit / 2**20:.0f} MB: {kept}")
-    for card in recorder.models:
-        card.moved = moved(card)
     tape.events = tuple(recorder.events)
     tape.models = tuple(recorder.models)
     tape.optimizers = tuple(recorder.optimizers)

@@ -46,23 +46,23 @@ def evaluations(tape: Tape) -> list[Evaluation]:
     """
     trained = trained_forwards(tape)
     used = {event.index for event in trained}
-    loaders = {event["loader"] for event in trained if event["loader"] >= 0}
-    rows = _rows(trained)
-    known = frozenset(rows)
-    repeated = _within_epoch(tape, trained)
+    models = {event.subject for event in trained}
+    every = {event["loader"] for event in trained} - {-1}
+    own = {m: [event for event in trained if event.subject == m] for m in models}
+    rows = {m: frozenset(_rows(events)) for m, events in own.items()}
+    repeated = {m: _within_epoch(tape, m) for m in models}
     found = []
-    for calls in _stretches(tape, used, {event.subject for event in trained}, loaders):
-        values = _rows(calls)
-        seen = sum(v in known for v in values) / len(values) if values and rows else None
-        loader = calls[0]["loader"]
+    for calls in _stretches(tape, used, models, every):
+        model, loader, values = calls[0].subject, calls[0]["loader"], _rows(calls)
+        known = rows[model]
         found.append(
             Evaluation(
-                model=calls[0].subject,
+                model=model,
                 calls=tuple(calls),
-                seen=seen,
-                repeated=repeated,
+                seen=sum(v in known for v in values) / len(values) if values and known else None,
+                repeated=repeated[model],
                 loader=loader,
-                own_loader=loader in loaders,
+                own_loader=any(event["loader"] == loader >= 0 for event in own[model]),
             )
         )
     return found
@@ -91,9 +91,7 @@ def _rows(events: list[Event]) -> list[int]:
     return [value for e in events if e["rows"] is not None for value in e["rows"].tolist()]
 
 
-def _within_epoch(tape: Tape, trained: list[Event]) -> float:
-    """The share of examples that come twice within the first epoch of the training."""
-    if not trained:
-        return 0.0
-    rows = _rows(trained[: epoch_length(tape, trained[0].subject)])
+def _within_epoch(tape: Tape, model: int) -> float:
+    """The share of examples that come twice within the first epoch of a model's training."""
+    rows = _rows(trained_forwards(tape, model)[: epoch_length(tape, model)])
     return 1 - len(set(rows)) / len(rows) if rows else 0.0

@@ -100,6 +100,7 @@ def row_numbers(tensor: Tensor) -> Tensor:
             chosen = torch.view_as_real(chosen).sum(dim=-1)
         if chosen.is_floating_point():
             chosen = chosen.float().contiguous().view(torch.int32)
+            chosen = chosen ^ (chosen >> 16)  # few-digit numbers have zeros in their lower bits
         return (chosen.to(torch.int32) * factors).sum(dim=1)  # products wrap around, alike for all
 
 

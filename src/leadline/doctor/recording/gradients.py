@@ -60,6 +60,11 @@ class GradientWatch:
         for parameter in spread([p for p in parameters if p.requires_grad], PROBES):
             self._follow(parameter)
 
+    def weights(self, parameters: Iterable[Tensor]) -> float:
+        """A number that changes when the weights looked at do."""
+        looked_at = [p for p in parameters if id(p) in self._probes]
+        return float(sum(_sample(p).double().sum() for p in looked_at[:PROBES]))
+
     def follow_all(self, parameters: Iterable[Tensor]) -> None:
         """Look at every one: no gradient came to those looked at so far."""
         for parameter in parameters:

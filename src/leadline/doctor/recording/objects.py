@@ -64,7 +64,6 @@ class ModelCard:
     dropouts: int
     dtypes: frozenset[str]
     tied_copies: tuple[tuple[str, str], ...] = ()  # an embedding and a layer that begin equal
-    moved: bool | None = None  # whether a trainable weight is another now; None where unknown
     whole: bool = True  # False once parts of it were called by themselves
 
 
@@ -82,6 +81,7 @@ class OptimizerCard:
     groups: tuple[Mapping[str, Any], ...]
     held: tuple[tuple[int, ...], ...]  # serial numbers of the parameters, group by group
     made: int | None
+    frozen: frozenset[int] | None = None  # those held without gradients at its first step
 
     @property
     def ids(self) -> frozenset[int]:
@@ -173,19 +173,6 @@ def model_card(model: nn.Module, *, number: int, room: int, serials: Serials) ->
         dropouts=sum(isinstance(m, _DropoutNd) and m.p > 0 for m in modules),
         tied_copies=_tied_copies(model),
         dtypes=frozenset(str(p.dtype).removeprefix("torch.") for p in parameters.values()),
-    )
-
-
-def moved(card: ModelCard) -> bool | None:
-    """Whether any trainable weight of a model differs from the copy; None where one is gone."""
-    model, initial = card.reference(), card.initial
-    if model is None or initial is None:
-        return None
-    before = dict(initial.named_parameters())
-    return any(
-        name in before and not torch.equal(p.detach(), before[name].detach())
-        for name, p in model.named_parameters()
-        if p.requires_grad
     )
 
 

@@ -159,7 +159,9 @@ def schedules_behind_updates() -> Iterator[None]:
 
     def step(original: Original, args: Arguments, kwargs: dict[str, Any]) -> Any:
         schedule = args[0]
-        if depth[0] == 0 and not getattr(schedule, "_is_initial", False):
+        if getattr(schedule, "_is_initial", False):
+            last[id(schedule)] = updates[0]
+        elif depth[0] == 0:
             if updates[0] <= last.get(id(schedule), 0):
                 return None
             last[id(schedule)] = updates[0]

@@ -65,6 +65,11 @@ class Tape:
         """How many optimizer steps there were."""
         return len(self.of("step"))
 
+    def moved(self, model: int) -> bool | None:
+        """Whether the weights of a model ever changed between two backward passes."""
+        seen = [e["weights"][model] for e in self.of("backward") if model in e["weights"]]
+        return None if len(seen) < 2 else any(value != seen[0] for value in seen)
+
     def setup(self) -> Setup:
         """The recorded training with a sound loop, its model as it was first seen.
 

@@ -22,6 +22,9 @@ from leadline.doctor.recording.recorder import Flight, Recorder
 DIVISIONS = frozenset({"div", "truediv", "__truediv__", "true_divide"})
 PRODUCTS = frozenset({"mul", "__mul__", "__rmul__", "multiply"})
 
+MANY = 2_000
+"""Events after which it is known whether the weights of a loop without an optimizer move."""
+
 CHECKED = 4
 """Steps at which the formula of the loss is held against the loop's own value."""
 
@@ -85,6 +88,7 @@ class UpdateListener:
                 examples=flights[0].length if flights else None,
                 factor=factor,
                 below=below,
+                weights=self._weights(),
             )
         result = original(*args, **kwargs)
         given = recorder.gradients.after_backward()
@@ -92,6 +96,18 @@ class UpdateListener:
         with recorder.unheard():
             self._complete(found, flights, loss)
         return result
+
+    def _weights(self) -> dict[int, float]:
+        """A number for the weights of each model, at the steps that are looked at closely."""
+        recorder = self._recorder
+        if not recorder.close or len(recorder.events) > MANY:
+            return {}
+        alive = {card.number: card.reference() for card in recorder.models}
+        return {
+            number: recorder.gradients.weights(model.parameters())
+            for number, model in alive.items()
+            if model is not None
+        }
 
     def _derive(self, loss: Tensor) -> Derivation:
         recorder = self._recorder
@@ -194,6 +210,9 @@ class UpdateListener:
             return
         with recorder.unheard():
             card = recorder.optimizer(optimizer)
+            if card.frozen is None:
+                still = [p for p in _held(optimizer) if not p.requires_grad]
+                card.frozen = frozenset(recorder.serials.of(p) for p in still)
             self._look = recorder.close
             facts = recorder.gradients.before_step(optimizer, look=self._look)
             norm = gradient_norm_of(optimizer) if self._look else None
@@ -320,7 +339,7 @@ class UpdateListener:
     ) -> Any:
         with self._recorder.unheard():
             result = original(*args, **kwargs)
-            scale = args[0]._scale
+            scale = getattr(args[0], "_scale", None)  # a disabled one has none
             self._recorder.emit("scale_update", scale=None if scale is None else scale.clone())
         return result
 

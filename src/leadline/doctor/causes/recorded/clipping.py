@@ -27,8 +27,9 @@ def signs(tape: Tape) -> Iterator[Finding]:
         if len(turns) < 3:
             continue
         yield from _misplaced(turns)
-        yield from _scaled(tape, turns)
-        if not card.adaptive:
+        scaled = list(_scaled(tape, turns))
+        yield from scaled
+        if not card.adaptive and not scaled:
             yield from _tight(turns)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from leadline.doctor.finding import Evidence, Finding
+from leadline.doctor.recording.epochs import trained_forwards
 from leadline.doctor.recording.evaluations import Evaluation, evaluations
 from leadline.doctor.recording.tape import Tape
 from leadline.doctor.remedy import Remedy
@@ -85,8 +86,8 @@ def _shared_part(tape: Tape, phase: Evaluation) -> float:
     if phase.loader < 0:
         return 0.0
     own = tape.loaders[phase.loader]
-    used = {n for e in tape.of("backward") for n in e["forwards"]}
-    training = {tape.events[n]["loader"] for n in used} - {-1, phase.loader}
+    trained = trained_forwards(tape, phase.model)
+    training = {event["loader"] for event in trained} - {-1, phase.loader}
     if own.part is None or not own.part:
         return 0.0
     shares = [

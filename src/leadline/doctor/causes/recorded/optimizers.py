@@ -130,7 +130,7 @@ def _missing(tape: Tape) -> Iterator[Finding]:
         free = {s: name for s, name in card.parameters.items() if name not in card.frozen}
         missing = [name for serial, name in free.items() if serial not in held]
         nothing = len(missing) == len(free)
-        if not missing or (nothing and card.moved and not held - known):
+        if not missing or (nothing and tape.moved(number) and not held - known):
             continue  # a loop that updates by hand
         partly = {name.split(".")[0] for s, name in free.items() if s in held}
         chosen = not nothing and not partly & {name.split(".")[0] for name in missing}
@@ -184,7 +184,7 @@ def _frozen(tape: Tape) -> Iterator[Finding]:
             name
             for card in tape.models
             for serial, name in card.parameters.items()
-            if serial in optimizer.ids and name in card.frozen
+            if serial in (optimizer.frozen or ())
         ]
         if not names:
             continue

@@ -46,7 +46,7 @@ def _evidence(quantity: str, measured: float | str, expected: str) -> Evidence:
 def _added_up(turns: Sequence[Turn]) -> Iterator[Finding]:
     """Told from accumulation, which adds up between steps: here what a step used stays in."""
     later = [turn for turn in turns[1:] if turn.backwards]
-    stale = [turn for turn in later if turn.step["stale"]]
+    stale = [turn for turn in later if _left_over(turn)]
     if len(later) < 2 or len(stale) < OFTEN * len(later):
         return
     called = sum(bool(turn.zeroed) for turn in turns)
@@ -74,6 +74,12 @@ def _added_up(turns: Sequence[Turn]) -> Iterator[Finding]:
             rerun=gradients_cleared,
         ),
     )
+
+
+def _left_over(turn: Turn) -> bool:
+    """In `step(closure)` the clearing comes inside of the step: the backward passes tell."""
+    inside = [event for event in turn.backwards if event.closure]
+    return any(event["stale"] for event in inside) if inside else bool(turn.step["stale"])
 
 
 def _dropped(turns: Sequence[Turn]) -> Iterator[Finding]:
@@ -121,7 +127,7 @@ def _never_used(tape: Tape) -> Iterator[Finding]:
     trained = {n for event in passes for n in event["models"]}
     if len(passes) < ENOUGH or tape.of("step") or not trained:
         return
-    if any(tape.models[n].moved is not False for n in trained):
+    if any(tape.moved(n) is not False for n in trained):
         return  # the loop updates the weights by hand, or nobody knows
     if any(event["scale"] is not None for event in tape.of("scale_update")):
         return  # a scaler skips steps whose gradients overflow
@@ -163,7 +169,8 @@ def _thrown_away(tape: Tape, optimizer: int, turns: Sequence[Turn]) -> Iterator[
     ]
     alone = all(set(e["models"]) <= own for turn in turns for e in turn.backwards)
     passes = sum(len(turn.backwards) for turn in turns)
-    if not turns or not alone or statistics.median(lost) < 2 or passes < 2 * ENOUGH:
+    closures = any(event.closure for turn in turns for event in turn.backwards)
+    if not turns or not alone or closures or statistics.median(lost) < 2 or passes < 2 * ENOUGH:
         return
     yield Finding(
         cause="optimizer_step_missing",
@@ -212,7 +219,10 @@ def _not_divided(tape: Tape, optimizer: int, turns: Sequence[Turn]) -> Iterator[
     same = [turn for turn, count in zip(turns, counts, strict=True) if count == usual]
     if usual < 2 or len(turns) < ENOUGH or len(same) < 0.7 * len(turns):
         return
+    lost = [event for turn in same for event in turn.zeroed if event["lost"]]
     factors = [event["factor"] for turn in same for event in turn.backwards]
+    if len(lost) > len(same):
+        return  # a step outside of the loop over batches
     if any(abs(factor) < 0.99 for factor in factors) or _sums(tape):
         return
     card = tape.optimizers[optimizer]
