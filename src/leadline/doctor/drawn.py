@@ -105,7 +105,7 @@ class Drawn:
                 if len(self._kept) >= count:
                     return
             if self._counted is None:
-                self._counted = len(self._kept) - before
+                self._counted = len(self._kept) - (0 if self.once else before)
             if self.once or len(self._kept) == before:
                 self._closed = True
                 return
