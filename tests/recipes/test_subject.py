@@ -243,3 +243,40 @@ def test_a_word_that_names_nothing_is_refused() -> None:
         read_subject("digist")
     with pytest.raises((ConfigError, DataError)):
         read_subject("no/such/folder")
+
+
+def test_a_function_is_handed_over_uncalled_and_runs_in_its_own_surroundings(
+    written: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["leadline", "diagnose"])
+    written("RATE = 0.5\n", "late_neighbour.py")
+    text = "import sys\nCALLED = []\n\ndef train():\n    import late_neighbour\n"
+    text += "    CALLED.append(sys.argv[:])\n    return late_neighbour.RATE\n"
+    file = written(HEAD + text, "uncalled.py")
+    subject = read_subject(f"{file}:train", call=False)
+    assert subject.setup is None and subject.model is None and subject.function is not None
+    called = sys.modules["uncalled"].CALLED
+    assert called == []
+    assert subject.function() == 0.5
+    assert called == [[str(file)]]
+    assert sys.argv == ["leadline", "diagnose"]
+
+
+def test_a_training_may_end_the_program_when_it_is_done(written: Callable[..., Path]) -> None:
+    text = "import sys\n\ndef done():\n    sys.exit()\n\ndef failed():\n    sys.exit('no data')\n"
+    file = written(HEAD + text, "ends.py")
+    done = read_subject(f"{file}:done", call=False).function
+    assert done is not None and done() is None
+    failed = read_subject(f"{file}:failed", call=False).function
+    assert failed is not None
+    with pytest.raises(ConfigError, match="no data"):
+        failed()
+
+
+def test_the_folder_of_a_run_is_known_as_one(tmp_path: Path) -> None:
+    (tmp_path / "recipe.json").write_text(to_json(RECIPES["digits"].recipe))
+    subject = read_subject(str(tmp_path), device="cpu")
+    assert subject.run is not None and subject.run.folder == tmp_path
+    assert subject.prepared is not None and subject.prepared.recipe == RECIPES["digits"].recipe
+    assert subject.device == "cpu"
+    assert read_subject("digits", device="cpu").run is None

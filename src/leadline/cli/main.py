@@ -20,6 +20,7 @@ from leadline.core.names import did_you_mean
 VERBS = {
     "train": "train a network on a recipe's data or on yours",
     "check": "say what is wrong with a network before it trains",
+    "diagnose": "say why a training does not do better, prove it, and mend it",
     "predict": "ask a trained network about images",
     "report": "write a run's report and model card anew",
     "list": "name the recipes, models and data sets there are",
@@ -38,6 +39,7 @@ first minute:
   leadline train digits            train on scikit-learn's digits; leaves runs/digits-001
   leadline train path/to/images    a folder with one sub-folder of images per class
   leadline check mine.py:setup     your own network: what is wrong before it trains
+  leadline diagnose mine.py:train  your own loop: why it does not learn, proven by trials
   leadline VERB --help             the options of a verb; --json prints one JSON object at the end
 """
 

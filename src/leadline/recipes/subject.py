@@ -1,9 +1,10 @@
-"""The subject of a check: a recipe, a path to data, or a function in somebody's own file.
+"""The subject of a check or a diagnosis: a recipe, a path to data, or a function in a file.
 
 `FILE.py:function` is executed as `python FILE.py` would, its folder first on the path, but under
 another name than `__main__`; the function is called without arguments and returns a `Setup`, or
 `(model, batch, loss)`, to which an optimizer may be added. The file sees an empty command line,
-so that one which reads its own arguments gets its defaults.
+so that one which reads its own arguments gets its defaults. A diagnosis is handed the function
+uncalled, since it may be one that trains, to be recorded while it runs.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import importlib.util
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,8 +25,9 @@ from torch.optim import Optimizer
 from leadline.core.devices import choose_device
 from leadline.core.errors import ConfigError, LeadlineError
 from leadline.core.names import did_you_mean
-from leadline.recipes.train import prepare
+from leadline.recipes.train import Prepared, prepare
 from leadline.training.build import build_setup
+from leadline.training.run import Run
 from leadline.training.setup import Setup
 
 FUNCTION = re.compile(r"^(?P<file>.+\.py):(?P<function>\w+)$")
@@ -33,26 +35,36 @@ FUNCTION = re.compile(r"^(?P<file>.+\.py):(?P<function>\w+)$")
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Subject:
-    """What is looked at: a Setup, or a model with a batch, a loss and perhaps an optimizer."""
+    """What is looked at: a Setup, or a model with a batch, a loss and perhaps an optimizer.
+
+    `function` is what a diagnosis calls: it returns either of these, or trains. `prepared` and
+    `device` are what a recipe's Setup was built from, `run` the run whose recipe it is.
+    """
 
     name: str
     setup: Setup | None = None
+    prepared: Prepared | None = None
+    device: str = ""
+    run: Run | None = None
+    function: Callable[[], Any] | None = None
     model: nn.Module | None = None
     batch: Any = None
     loss: Any = None
     optimizer: Optimizer | None = None
 
 
-def read_subject(what: str, *, device: str = "auto") -> Subject:
+def read_subject(what: str, *, device: str = "auto", call: bool = True) -> Subject:
     """The subject that a word of the command line names.
 
     A recipe's name, the recipe.json or the folder of a run, and a folder of images give the Setup
-    that `leadline train` would build. Raises ConfigError when it is none of these, and when the
+    that `leadline train` would build. With `call` False a user's function is handed over as it is,
+    to be called in its own surroundings. Raises ConfigError when it is none of these, and when the
     user's function cannot be found, fails, or returns something else.
     """
     match = FUNCTION.match(what)
     if match is not None:
-        return _from_function(Path(match["file"]), match["function"], what)
+        file, name = Path(match["file"]), match["function"]
+        return _from_function(file, name, what) if call else _uncalled(file, name, what)
     if what.endswith(".py"):
         raise ConfigError(
             expected="FILE.py:function",
@@ -63,26 +75,13 @@ def read_subject(what: str, *, device: str = "auto") -> Subject:
     prepared = prepare(str(recipe_file) if recipe_file.is_file() else what)
     place = str(choose_device(device))
     setup = build_setup(prepared.recipe, prepared.dataset, device=place)
-    return Subject(name=what, setup=setup)
+    run = Run(Path(what)) if recipe_file.is_file() else None
+    return Subject(name=what, setup=setup, prepared=prepared, device=place, run=run)
 
 
 def _from_function(file: Path, function: str, name: str) -> Subject:
-    if not file.is_file():
-        raise ConfigError(
-            expected="a Python file",
-            received=f"{file}, which does not exist",
-            remedy="check the path",
-        )
-    with _folder_first(file.parent), _arguments(str(file)):
-        module = _execute(file)
-        made = getattr(module, function, None)
-        if not callable(made):
-            functions = [key for key, value in vars(module).items() if callable(value)]
-            raise ConfigError(
-                expected=f"a function {function!r} in {file}",
-                received=f"none of that name{did_you_mean(function, functions)}",
-                remedy=f"write def {function}(): ... return model, batch, loss",
-            )
+    with _surroundings(file):
+        made = _look_up(file, function)
         try:
             value = made()
         except LeadlineError:
@@ -96,10 +95,41 @@ def _from_function(file: Path, function: str, name: str) -> Subject:
                 remedy=f"call it by itself until it runs: python -c 'import {file.stem}; "
                 f"{file.stem}.{function}()'",
             ) from error
-    return _understand(value, name=name, function=function)
+    return understand(value, name=name, function=function)
 
 
-def _understand(value: Any, *, name: str, function: str) -> Subject:
+def _uncalled(file: Path, function: str, name: str) -> Subject:
+    with _surroundings(file):
+        made = _look_up(file, function)
+
+    def call() -> Any:
+        with _surroundings(file):
+            try:
+                return made()
+            except SystemExit as error:
+                if error.code not in (0, None):
+                    raise _ended(f"{function}()", error) from error
+                return None  # a training that ends the program when it is done
+
+    return Subject(name=name, function=call)
+
+
+def _look_up(file: Path, function: str) -> Callable[[], Any]:
+    module = _execute(file)
+    made = getattr(module, function, None)
+    if not callable(made):
+        functions = [key for key, value in vars(module).items() if callable(value)]
+        raise ConfigError(
+            expected=f"a function {function!r} in {file}",
+            received=f"none of that name{did_you_mean(function, functions)}",
+            remedy=f"write def {function}(): ... return model, batch, loss",
+        )
+    found: Callable[[], Any] = made
+    return found
+
+
+def understand(value: Any, *, name: str, function: str) -> Subject:
+    """The subject in what a user's function returned; ConfigError for anything else."""
     if isinstance(value, Setup):
         return Subject(name=name, setup=value)
     if isinstance(value, tuple | list) and len(value) in (3, 4) and isinstance(value[0], nn.Module):
@@ -152,6 +182,19 @@ def _ended(what: str, error: SystemExit) -> ConfigError:
         remedy="put what ends the program, sys.exit() or the reading of required arguments, under "
         "if __name__ == '__main__'",
     )
+
+
+@contextmanager
+def _surroundings(file: Path) -> Iterator[None]:
+    """What a user's file finds when it is run by itself: its folder, and no arguments."""
+    if not file.is_file():
+        raise ConfigError(
+            expected="a Python file",
+            received=f"{file}, which does not exist",
+            remedy="check the path",
+        )
+    with _folder_first(file.parent), _arguments(str(file)):
+        yield
 
 
 @contextmanager

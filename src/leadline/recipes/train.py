@@ -13,7 +13,7 @@ from rich.text import Text
 
 from leadline.core.config import to_plain
 from leadline.core.devices import choose_device
-from leadline.core.errors import ConfigError
+from leadline.core.errors import ConfigError, NonFiniteError
 from leadline.data.examples import Dataset
 from leadline.data.load import load_dataset
 from leadline.data.options import DataOptions
@@ -183,14 +183,18 @@ class _Training:
         dataset = self.prepared.dataset
         setup = build_setup(recipe, dataset, device=execution.device)
         with ProgressReader(setup, terminal=self.terminal) as reader:
-            state = train_setup(
-                setup,
-                run=self.run,
-                execution=execution,
-                reader=reader,
-                observe=_watch,
-                save_interval=self.save_interval,
-            )
+            try:
+                state = train_setup(
+                    setup,
+                    run=self.run,
+                    execution=execution,
+                    reader=reader,
+                    observe=_watch,
+                    save_interval=self.save_interval,
+                )
+            except NonFiniteError as error:
+                _say_failed(self.run, error)
+                raise
         finish_run(self.run, state, dataset=dataset)
         self.terminal.finished(self.run)
 
@@ -198,6 +202,13 @@ class _Training:
 def _watch(state: TrainingState) -> Watch:
     """Look on while a run trains: its journal and its report tell what every layer did."""
     return Watch(state.forward, state.optimizer, start=state.counters.step)
+
+
+def _say_failed(run: Run, error: NonFiniteError) -> None:
+    """A line in the journal, for whoever asks later why the run has no end."""
+    steps = [row["step"] for row in run.history() if row["event"] == "step"]
+    step = steps[-1] if steps else 0
+    Journal(run.journal).event("failed", step=step, error=error.received)
 
 
 def _within_minutes(recipe: Recipe, dataset: Dataset, tuning: Tuning) -> Recipe:

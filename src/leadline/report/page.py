@@ -8,7 +8,6 @@ in the first sentence, and each figure says how it is read.
 from __future__ import annotations
 
 from datetime import datetime
-from importlib.resources import files
 from pathlib import Path
 
 import torch
@@ -20,6 +19,9 @@ from leadline.data.examples import Dataset
 from leadline.report.classes import calibration_section, confusion_section, per_class_section
 from leadline.report.curves import curves_section
 from leadline.report.depth import depth_section
+from leadline.report.diagnosis import diagnosis_section, kept_diagnosis
+from leadline.report.doctoring import doctor_section
+from leadline.report.document import document
 from leadline.report.layers import layer_table, layers_section
 from leadline.report.markup import escape, prose
 from leadline.report.mistakes import mistakes_section, worst_mistakes
@@ -32,6 +34,8 @@ from leadline.training.run import Run
 CONTENTS = {
     "training": "training",
     "depth": "depth",
+    "doctor": "doctor",
+    "diagnosis": "diagnosis",
     "confusion": "confusion",
     "mistakes": "mistakes",
     "calibration": "calibration",
@@ -42,7 +46,7 @@ CONTENTS = {
     "environment": "environment",
     "use": "use it",
 }
-"""The chapters, from the anchor to its short name."""
+"""The chapters, from the anchor to its short name; only those that are there are listed."""
 
 
 def write_report(
@@ -63,9 +67,12 @@ def write_report(
     parameters = sum(p.numel() for p in model.parameters())
     facts = gather(recipe, history, result=result, parameters=parameters)
     names = dataset.class_names
+    diagnosis = kept_diagnosis(run)
     sections = [
         curves_section(history),
         depth_section(history),
+        doctor_section(history),
+        diagnosis_section(diagnosis) if diagnosis is not None else "",
         confusion_section(result, names),
         mistakes_section(
             worst_mistakes(outputs, targets),
@@ -82,8 +89,10 @@ def write_report(
         usage_section(run),
     ]
     title = f"{facts.model} on {dataset.name}"
-    top = _header(title, run=run, sentence=verdict(facts), figures=key_figures(facts, result))
-    write_atomic(run.report_file, _document(title, top + "\n".join(sections)))
+    body = "\n".join(part for part in sections if part)
+    figures = key_figures(facts, result)
+    top = _header(title, run=run, sentence=verdict(facts), figures=figures, body=body)
+    write_atomic(run.report_file, document(title, top + body))
     return run.report_file
 
 
@@ -93,26 +102,17 @@ def _sample(model: nn.Module, dataset: Dataset) -> Tensor:
     return torch.zeros(1, *dataset.shape, device=device)
 
 
-def _header(title: str, *, run: Run, sentence: str, figures: str) -> str:
+def _header(title: str, *, run: Run, sentence: str, figures: str, body: str) -> str:
     written = datetime.now().astimezone()
-    links = "".join(f'<a href="#{anchor}">{name}</a>' for anchor, name in CONTENTS.items())
+    links = "".join(
+        f'<a href="#{anchor}">{name}</a>'
+        for anchor, name in CONTENTS.items()
+        if f'<section id="{anchor}">' in body
+    )
     return (
         f'<header><p class="eyebrow">Leadline report · {escape(run.folder.name)} · '
         f"{written:%d %B %Y, %H:%M}</p><h1>{escape(title)}</h1>"
         + prose(sentence).replace("<p>", '<p class="verdict">', 1)
         + figures
         + f"<nav>{links}</nav></header>\n"
-    )
-
-
-def _document(title: str, body: str) -> str:
-    style = files("leadline.report").joinpath("page.css").read_text()
-    return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        '<meta name="generator" content="Leadline">\n'
-        f"<title>{escape(title)}: Leadline report</title>\n<style>\n{style}</style>\n</head>\n"
-        f"<body>\n<main>\n{body}\n"
-        "<footer>Written by Leadline. This file is complete: it needs no network.</footer>\n"
-        "</main>\n</body>\n</html>\n"
     )
