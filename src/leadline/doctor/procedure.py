@@ -12,17 +12,21 @@ causes nearer to the data first; then what the trials proved, by how much of the
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 
+from leadline.core.errors import LeadlineError
 from leadline.doctor.arm import Outcome
 from leadline.doctor.causes.suspected import (
     data,
     evaluation,
     fitting,
     generalisation,
+    loss_answers,
     network,
+    numerics,
     optimisation,
+    sequences,
 )
 from leadline.doctor.causes.suspected import training_loop as loop
 from leadline.doctor.causes.suspected.labels import corrupted
@@ -97,6 +101,34 @@ NOTHING_LEFT = 0.03
 
 ROUNDS = 3
 """Remedies on top of one another."""
+
+
+Look = Callable[[Patient], Iterable[Finding]]
+
+CERTAIN: tuple[Look, ...] = (
+    data.certain,
+    sequences.certain,
+    fitting.certain,
+    loss_answers.certain,
+    numerics.certain,
+    loop.certain,
+    evaluation.certain,
+    optimisation.options,
+)
+"""Who says what is beyond doubt, causes nearer to the data first."""
+
+SUSPECTED: tuple[Look, ...] = (
+    data.suspicions,
+    sequences.suspicions,
+    fitting.suspicions,
+    loss_answers.suspicions,
+    numerics.suspicions,
+    loop.suspicions,
+    network.suspicions,
+    evaluation.suspicions,
+    optimisation.other_batches,
+)
+"""Who says what a trial has to prove."""
 
 
 def run(patient: Patient) -> tuple[Course, Outcome]:
@@ -184,19 +216,34 @@ def first_look(patient: Patient) -> tuple[list[Finding], list[Finding]]:
     """What is certain, and what is suspected, before any trial; each cause once."""
     checked = [_with_change(patient, f) for f in patient.checked.checkup.findings]
     sure = [f for f in checked if f.severity == "error"]
-    sure += [f for source in (data.certain, fitting.certain, loop.certain, evaluation.certain)
-             for f in source(patient)]  # fmt: skip
     doubtful = [f for f in checked if f.severity != "error"]
     standing = [f for f in doubtful if f.cause not in ON_TRIAL]
-    standing += list(optimisation.options(patient))
     weighed = [f for f in doubtful if f.cause in ON_TRIAL]
-    for source in (data, fitting, loop, network, evaluation):
-        weighed += list(source.suspicions(patient))
-    weighed += list(optimisation.other_batches(patient))
+    for look in CERTAIN:
+        sure += _seen_by(look, patient)
+    for look in SUSPECTED:
+        weighed += _seen_by(look, patient)
     certain = _once([*sure, *standing], ())
     treatable = [f for f in weighed if f.change is not None]
     others = [f for f in weighed if f.change is None]
     return certain, _once([*treatable, *others], {f.cause for f in certain})
+
+
+def _seen_by(look: Look, patient: Patient) -> list[Finding]:
+    """What one family sees; one that fails on this patient is said, and the others go on."""
+    try:
+        return [_with_change(patient, finding) for finding in look(patient)]
+    except (
+        LeadlineError,
+        RuntimeError,
+        ValueError,
+        TypeError,
+        IndexError,
+        AttributeError,
+    ) as error:
+        name = look.__module__.rpartition(".")[2]
+        patient.limits.append(f"what {name} looks at could not be told: {error}")
+        return []
 
 
 def _once(findings: list[Finding], known: set[str] | tuple[str, ...]) -> list[Finding]:

@@ -27,8 +27,14 @@ from leadline.training.setup import Setup
 SUREST = 0.4
 """Part of the unseen examples, those the network is surest of, whose labels are looked at."""
 
+RIGHT = 0.3
+"""Part of the surest answers that must be right for the others to say anything of the labels."""
+
 DRAWN = 0.12
 """Estimated share of labels drawn by chance from which on they are suspected."""
+
+KNOWS = 0.7
+"""Error up to which a network is asked about labels: one that knows little is sure of little."""
 
 FEWEST = 200
 """Examples without which nothing is said."""
@@ -44,7 +50,7 @@ def corrupted(patient: Patient, setup: Setup, base: Outcome) -> Finding | None:
         return None
     if not learns(base):
         return _unrelated(patient, numbers)
-    if base.verdict.error < DRAWN or not patient.affords():
+    if not DRAWN < base.verdict.error < KNOWS or not patient.affords():
         return None
     share, looked = _drawn_share(patient, setup)
     if looked < 60 or not share > DRAWN + 3 * math.sqrt(3 * share / looked):
@@ -106,6 +112,8 @@ def last_choices(outputs: Tensor, labels: Tensor) -> tuple[float, int]:
     if not len(sure):
         return math.nan, 0
     ranks = (logits[sure] > logits[sure].gather(1, wanted[:, None])).sum(dim=1)
+    if float((logits[sure].argmax(dim=1) == wanted).float().mean()) < RIGHT:
+        return math.nan, 0
     third = classes // 3
     last = float((ranks >= classes - third).float().mean())
     return last * classes / third, len(sure)
