@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
+from leadline.core.grafts import graft_behind
 from leadline.doctor.remedies.surgery import operated, put, with_output
 from leadline.doctor.remedy import Remedy
 from leadline.nn.activations import make_activation
@@ -69,7 +70,7 @@ def activation_behind(names: Sequence[str], kind: str = "relu") -> Remedy:
     def change(model: nn.Module) -> nn.Module:
         for name in names:
             layer = model.get_submodule(name) if name else model
-            layer.register_forward_hook(_Through(make_activation(kind)))
+            graft_behind(layer, _Through(make_activation(kind)))
         return model
 
     made = type(make_activation(kind)).__name__
@@ -112,7 +113,7 @@ def dropout_behind(name: str, rate: float) -> Remedy:
     def change(model: nn.Module) -> None:
         drop = nn.Dropout(rate)
         model.get_submodule(name).register_module("leadline_dropout", drop)
-        model.get_submodule(name).register_forward_hook(_Through(drop))
+        graft_behind(model.get_submodule(name), _Through(drop))
 
     return Remedy(
         title=f"a dropout of {rate:g} behind {name}",
@@ -199,7 +200,7 @@ def residual_paths(names: Sequence[str], *, scale: float = 1.0) -> Remedy:
 
     def change(model: nn.Module) -> None:
         for name in names:
-            model.get_submodule(name).register_forward_hook(_Residual(scale))
+            graft_behind(model.get_submodule(name), _Residual(scale))
 
     return Remedy(
         title=f"a residual path around each of {len(names)} blocks",
@@ -225,7 +226,7 @@ def norms_behind(names: Sequence[str]) -> Remedy:
             layer = model.get_submodule(name)
             norm = _norm_for(layer)
             layer.register_module("leadline_norm", norm)
-            layer.register_forward_hook(_Through(norm))
+            graft_behind(layer, _Through(norm))
 
     return Remedy(
         title=f"a norm layer behind each of {len(names)} layers",

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
+from leadline.core.grafts import graft_before, graft_behind
 from leadline.doctor.remedies.answers import behind_the_end
 from leadline.doctor.remedies.batches import Mapped
 from leadline.doctor.remedies.surgery import operated
@@ -83,11 +84,11 @@ def states_at_the_end(names: Sequence[str], filler: Tensor) -> Remedy:
 
     def change(model: nn.Module) -> None:
         ends = _Ends(filler)
-        model.register_forward_pre_hook(ends, prepend=True)
+        graft_before(model, ends)
         for name in names:
             layer = model.get_submodule(name)
-            layer.register_forward_pre_hook(_Packed(ends))
-            layer.register_forward_hook(_HeldOn(ends))
+            graft_before(layer, _Packed(ends))
+            graft_behind(layer, _HeldOn(ends))
 
     return Remedy(
         title="read the state at each sequence's end",

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from leadline.core.taps import Taps
-from leadline.doctor.examination import copied
+from leadline.core.grafts import graft_before, graft_behind
+from leadline.core.taps import Call, Taps
 from leadline.measure.batch import Batch, main_output
 from leadline.training.setup import Setup
 
@@ -49,24 +49,13 @@ def last_module(model: nn.Module, batch: Batch) -> str | None:
     """The name of the leaf module whose output is the model's; None where a function ends it."""
     heard: list[tuple[str, Tensor]] = []
 
-    def listener(name: str) -> Callable[..., None]:
-        def listen(module: nn.Module, inputs: Any, output: Any) -> None:
-            if isinstance(output, Tensor):
-                heard.append((name, output))
+    def listen(call: Call, inputs: tuple[Any, ...], output: Any) -> None:
+        if isinstance(output, Tensor) and call.is_leaf:
+            heard.append(("" if call.module is model else call.name, output))
 
-        return listen
-
-    handles = [
-        module.register_forward_hook(listener(name))
-        for name, module in model.named_modules()
-        if next(module.children(), None) is None
-    ]
-    try:
-        with Taps(model), torch.no_grad():
-            output = main_output(copied(batch).forward(model))
-    finally:
-        for handle in handles:
-            handle.remove()
+    with Taps(model) as taps, torch.no_grad():
+        taps.on_output(listen)
+        output = main_output(batch.forward(model))
     same = (n for n, t in reversed(heard) if t is output or _same_numbers(t, output))
     return next(same, None)
 
@@ -102,7 +91,7 @@ def with_output(change: Callable[[Tensor], Tensor]) -> Callable[[nn.Module], Non
     """The operation that puts a function behind the model."""
 
     def operate(model: nn.Module) -> None:
-        model.register_forward_hook(Behind(change))
+        graft_behind(model, Behind(change))
 
     return operate
 
@@ -111,6 +100,6 @@ def with_input(change: Callable[[Tensor], Tensor]) -> Callable[[nn.Module], None
     """The operation that puts a function before the model."""
 
     def operate(model: nn.Module) -> None:
-        model.register_forward_pre_hook(Before(change), prepend=True)
+        graft_before(model, Before(change))
 
     return operate
