@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from leadline.core.grafts import graft_before, graft_behind
 from leadline.core.taps import Call, Taps
+from leadline.doctor.examination import copied
 from leadline.measure.batch import Batch, main_output
 from leadline.training.setup import Setup
 
@@ -55,7 +56,7 @@ def last_module(model: nn.Module, batch: Batch) -> str | None:
 
     with Taps(model) as taps, torch.no_grad():
         taps.on_output(listen)
-        output = main_output(batch.forward(model))
+        output = main_output(copied(batch).forward(model))
     same = (n for n, t in reversed(heard) if t is output or _same_numbers(t, output))
     return next(same, None)
 
