@@ -19,9 +19,11 @@ from rich.text import Text
 from leadline.cli.options import parse
 from leadline.core.config import check, in_range
 from leadline.doctor.diagnosis_words import describe_diagnosis
-from leadline.recipes.diagnose import Bounds, diagnose_subject
+from leadline.recipes.diagnose import Bounds, Diagnosed, diagnose_subject
 from leadline.recipes.subject import Subject, read_subject
+from leadline.recipes.treat import Treatment, treat_recipe, treat_setup, treatable
 from leadline.report.diagnosis import keep_diagnosis, write_diagnosis
+from leadline.report.terminal import Terminal
 
 COLOURS = {"ERROR": "bold red", "WARNING": "bold yellow", "NOTE": "bold cyan"}
 WIDEST = 100
@@ -38,6 +40,8 @@ class DiagnoseOptions:
     """steps that the trials may take together; as many as the seconds allow when not given"""
     seconds: float | None = None
     """seconds that it may take; 15 % of the training, but 30 at least, when not given"""
+    treat: bool = False
+    """apply what is proven, train it to its end beside the training as it is, and compare"""
     html: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """write the diagnosis as a page; for a run it is written into its folder in any case"""
     strict: bool = False
@@ -65,11 +69,15 @@ def run(words: list[str], *, as_json: bool) -> int:
     if not as_json:
         show(plain)
     pages = _write(subject, plain, options.html)
+    terminal = Terminal(quiet=as_json)
+    for page in pages:
+        terminal.say("page", str(page))
+    treatment = _treat(subject, diagnosed, terminal=terminal) if options.treat else None
     if as_json:
-        print(json.dumps({"subject": options.subject, **plain, "html": [str(p) for p in pages]}))
-    else:
-        for page in pages:
-            print(f"page      {page}")
+        treated = treatment.to_plain() if treatment is not None else None
+        written = [str(page) for page in pages]
+        said = {"subject": options.subject, **plain, "html": written, "treatment": treated}
+        print(json.dumps(said))
     failed = any(f.severity == "error" for f in diagnosed.diagnosis.findings)
     return 1 if options.strict and failed else 0
 
@@ -80,6 +88,29 @@ def _write(subject: Subject, plain: dict[str, Any], html: Path | None) -> list[P
     if html is not None:
         pages.append(write_diagnosis(html, plain, name=subject.name))
     return pages
+
+
+def _treat(subject: Subject, diagnosed: Diagnosed, *, terminal: Terminal) -> Treatment | None:
+    """Train healed and sick, and say what each came to; None where there is nothing to treat."""
+    diagnosis = diagnosed.diagnosis
+    if diagnosis.healthy:
+        terminal.say("treat", "there is nothing to treat")
+        return None
+    if subject.prepared is not None:
+        run = subject.run
+        treatment = treat_recipe(
+            subject.prepared,
+            diagnosis,
+            run=run,
+            root=run.folder.parent if run is not None else Path("runs"),
+            device=subject.device,
+            terminal=terminal,
+        )
+    else:
+        treatment = treat_setup(treatable(diagnosed.setup), diagnosis)
+    if not terminal.quiet:
+        print(treatment)
+    return treatment
 
 
 def show(plain: dict[str, Any]) -> None:

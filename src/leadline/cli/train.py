@@ -11,7 +11,7 @@ import json
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import tyro
 
@@ -22,6 +22,7 @@ from leadline.core.errors import ConfigError
 from leadline.data.options import DataOptions
 from leadline.models.architecture import Architecture
 from leadline.optim.optimizers import USUAL_RATES
+from leadline.recipes.attend import Mode
 from leadline.recipes.catalogue import find_recipe, is_path, read_recipe
 from leadline.recipes.train import prepare, prepare_path, resume, train_prepared
 from leadline.report.terminal import Terminal
@@ -50,6 +51,8 @@ class TrainOptions:
     """where to compute: auto (the fastest kind there is), cpu, cuda, cuda:1, mps"""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """auto measures which execution is fastest; float32 is the plain one"""
+    doctor: Annotated[Mode, tyro.conf.arg(metavar="off|advise|heal")] = "off"
+    """look on while it trains: say what is wrong, or (heal; --doctor alone) prove, mend, go on"""
     save_interval: float = SAVE_INTERVAL
     """seconds between two checkpoints, at most: what a power failure can cost"""
 
@@ -61,7 +64,7 @@ def run(words: list[str], *, as_json: bool) -> int:
     """Train; the exit code."""
     terminal = Terminal(quiet=as_json)
     try:
-        finished = _train(words, terminal=terminal)
+        finished = _train(_with_mode(words), terminal=terminal)
     except Stopped as stopped:
         folder = shlex.quote(str(stopped.folder))
         terminal.stopped(stopped.number, run=folder)
@@ -83,6 +86,11 @@ def summary(run: Run) -> dict[str, Any]:
         "steps": end.get("step"),
         "model": str(run.model_file),
         "report": str(run.report_file),
+        "doctor": [
+            {key: row.get(key) for key in ("at", "outcome", "says", "applied")}
+            for row in run.history()
+            if row["event"] == "doctor"
+        ],
     }
 
 
@@ -128,6 +136,7 @@ def _train(words: list[str], *, terminal: Terminal) -> Run:
         execution=execution,
         save_interval=options.save_interval,
         terminal=terminal,
+        doctor=options.doctor,
     )
 
 
@@ -153,6 +162,20 @@ def _recipe(what: str) -> Recipe:
     if not what or _is_data(what):
         return Recipe(data=DataOptions(data=what or "digits"))
     return read_recipe(Path(what)) if what.endswith(".json") else find_recipe(what)
+
+
+def _with_mode(words: list[str]) -> list[str]:
+    """The words in which `--doctor` by itself says `--doctor heal`.
+
+    >>> _with_mode(["--doctor", "digits"]), _with_mode(["digits", "--doctor", "advise"])
+    (['--doctor', 'heal', 'digits'], ['digits', '--doctor', 'advise'])
+    """
+    told: list[str] = []
+    for word, following in zip(words, [*words[1:], ""], strict=True):
+        told.append(word)
+        if word == "--doctor" and following not in get_args(Mode):
+            told.append("heal")
+    return told
 
 
 def _parse(words: list[str], default: TrainOptions) -> TrainOptions:

@@ -17,7 +17,9 @@ from leadline.core.errors import ConfigError, NonFiniteError
 from leadline.data.examples import Dataset
 from leadline.data.load import load_dataset
 from leadline.data.options import DataOptions
+from leadline.doctor.attending import AttendedWatch
 from leadline.doctor.watch import Watch
+from leadline.recipes.attend import Doctor, Healing, Mode
 from leadline.recipes.catalogue import find_recipe, is_path, read_recipe
 from leadline.recipes.choose import choose_recipe
 from leadline.recipes.finish import check_same_data, finish_run
@@ -30,7 +32,8 @@ from leadline.training.journal import Journal
 from leadline.training.recipe import Recipe
 from leadline.training.run import Run
 from leadline.training.state import TrainingState
-from leadline.training.train import SAVE_INTERVAL, train_setup
+from leadline.training.step import Step
+from leadline.training.train import SAVE_INTERVAL, Observer, Validation, train_setup
 from leadline.training.tune import Tuning, cache_file, tune
 
 BUDGET_SHARE = 0.85
@@ -101,16 +104,16 @@ def train_prepared(
     execution: Execution | None = None,
     terminal: Terminal | None = None,
     save_interval: float = SAVE_INTERVAL,
+    doctor: Mode = "off",
 ) -> Run:
-    """Train a prepared recipe into a new run folder under `root`."""
+    """Train a prepared recipe into a new run folder under `root`, attended where that is asked."""
     place = str(choose_device(device if execution is None else execution.device))
     _check_fits(prepared.recipe, prepared.dataset)
     run = Run.create(prepared.recipe, root=root)
     with run.locked():
-        Journal(run.journal).event(
-            "asked", step=0, device=place, execution=to_plain(execution) if execution else None
-        )
-        training = _Training(run, prepared, terminal or Terminal(), save_interval)
+        given = to_plain(execution) if execution else None
+        Journal(run.journal).event("asked", step=0, device=place, execution=given, doctor=doctor)
+        training = _Training(run, prepared, terminal or Terminal(), save_interval, doctor)
         training.terminal.say("run", str(run.folder))
         training.terminal.found(prepared.dataset, reason=prepared.reason)
         training.begin(place, execution=execution)
@@ -136,10 +139,11 @@ def resume(
             )
         recipe = run.recipe
         prepared = _prepare_recipe(recipe, reason=f"{recipe.model.model}, as the run began")
-        training = _Training(run, prepared, terminal or Terminal(), save_interval)
+        begun, asked = run.event("start"), run.event("asked")
+        doctor: Mode = asked.get("doctor", "off") if asked else "off"
+        training = _Training(run, prepared, terminal or Terminal(), save_interval, doctor)
         training.terminal.found(prepared.dataset, reason=prepared.reason)
         _say_where(run, training.terminal)
-        begun, asked = run.event("start"), run.event("asked")
         if begun is None:
             given = asked["execution"] if asked else None
             training.begin(
@@ -162,6 +166,7 @@ class _Training:
     prepared: Prepared
     terminal: Terminal
     save_interval: float
+    doctor: Mode
 
     def begin(self, device: str, *, execution: Execution | None) -> None:
         """Settle what the machine decides, execution and epochs, then train."""
@@ -179,29 +184,55 @@ class _Training:
         self.go_on(recipe, execution)
 
     def go_on(self, recipe: Recipe, execution: Execution) -> None:
-        """Train from wherever the run stands to its end."""
-        dataset = self.prepared.dataset
-        setup = build_setup(recipe, dataset, device=execution.device)
-        with ProgressReader(setup, terminal=self.terminal) as reader:
+        """Train from wherever the run stands to its end, healed on the way where that is asked."""
+        doctor = Doctor(
+            mode=self.doctor,
+            run=self.run,
+            dataset=self.prepared.dataset,
+            recipe=recipe,
+            execution=execution,
+            terminal=self.terminal,
+        )
+        state: TrainingState | None = None
+        while state is None:
             try:
-                state = train_setup(
+                state = self._attempt(doctor)
+            except Healing as healing:
+                doctor.heal(healing)
+        finish_run(self.run, state, dataset=self.prepared.dataset)
+        self.terminal.finished(self.run)
+
+    def _attempt(self, doctor: Doctor) -> TrainingState:
+        """Train to the end; Healing where the doctor stops it, NonFiniteError where that cannot."""
+        execution = doctor.execution
+        setup = build_setup(doctor.recipe, self.prepared.dataset, device=execution.device)
+        attendant = doctor.attend()
+
+        def observe(state: TrainingState) -> Observer:
+            """Look on: the journal and the report tell what every layer did."""
+            watch = Watch(state.forward, state.optimizer, start=state.counters.step)
+            return watch if attendant is None else AttendedWatch(watch, attendant)
+
+        with ProgressReader(setup, terminal=self.terminal) as progress:
+
+            def read(step: Step, validation: Validation | None) -> None:
+                progress(step, validation)
+                if attendant is not None:
+                    attendant(step, validation)
+
+            try:
+                return train_setup(
                     setup,
                     run=self.run,
                     execution=execution,
-                    reader=reader,
-                    observe=_watch,
+                    reader=read,
+                    observe=observe,
                     save_interval=self.save_interval,
                 )
             except NonFiniteError as error:
                 _say_failed(self.run, error)
+                doctor.failed(error)
                 raise
-        finish_run(self.run, state, dataset=dataset)
-        self.terminal.finished(self.run)
-
-
-def _watch(state: TrainingState) -> Watch:
-    """Look on while a run trains: its journal and its report tell what every layer did."""
-    return Watch(state.forward, state.optimizer, start=state.counters.step)
 
 
 def _say_failed(run: Run, error: NonFiniteError) -> None:
