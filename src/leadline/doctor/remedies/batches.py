@@ -9,7 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from leadline.core.seeds import preserved_random_state
 from leadline.doctor.remedy import Remedy
+from leadline.training.batches import Positioned
 from leadline.training.setup import Setup
 
 
@@ -34,23 +36,39 @@ class Mapped:
 
 
 class Shuffled:
-    """The same examples in an order drawn anew for each epoch, in batches of the same size."""
+    """The same examples in an order drawn anew for each epoch, in batches of the same sizes."""
 
     def __init__(self, source: Any) -> None:
         self.source = source
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        drawn = list(self.source)
-        inputs = torch.cat([x for x, _ in drawn])
-        targets = torch.cat([y for _, y in drawn])
-        order = torch.randperm(len(inputs))
-        size = len(drawn[0][0])
-        for start in range(0, len(inputs), size):
-            chosen = order[start : start + size]
+        inputs, targets, sizes = _all_of(self.source)
+        for chosen in torch.randperm(len(inputs)).split(sizes):
             yield inputs[chosen], targets[chosen]
 
     def __len__(self) -> int:
         return len(self.source)
+
+
+def _all_of(source: Any) -> tuple[Tensor, Tensor, list[int]]:
+    """Inputs and targets of an epoch, one batch behind the other, and the batches' sizes."""
+    drawn = list(source)
+    inputs, targets = torch.cat([x for x, _ in drawn]), torch.cat([y for _, y in drawn])
+    return inputs, targets, [len(x) for x, _ in drawn]
+
+
+def counted(source: Any, count: Callable[[Any], int]) -> int:
+    """The sum of `count` over the batches of an epoch; the source is left where it stood.
+
+    >>> counted([(torch.ones(3), None), (torch.ones(2), None)], lambda batch: len(batch[0]))
+    5
+    """
+    position = source.state_dict() if isinstance(source, Positioned) else None
+    with preserved_random_state():
+        total = sum(count(batch) for batch in source)
+    if position is not None:
+        source.load_state_dict(position)
+    return total
 
 
 def shuffled() -> Remedy:
@@ -107,14 +125,11 @@ class Balanced:
         self.wanted = wanted
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        drawn = list(self.source)
-        inputs = torch.cat([x for x, _ in drawn])
-        targets = torch.cat([y for _, y in drawn])
-        weights = self.weights[self.wanted(targets)]
+        inputs, targets, sizes = _all_of(self.source)
+        numbers = self.wanted(targets)
+        weights = self.weights[numbers.clamp_min(0)] * (numbers >= 0)  # none of an ignored label
         order = torch.multinomial(weights, len(inputs), replacement=True)
-        size = len(drawn[0][0])
-        for start in range(0, len(inputs), size):
-            chosen = order[start : start + size]
+        for chosen in order.split(sizes):
             yield inputs[chosen], targets[chosen]
 
     def __len__(self) -> int:
@@ -122,10 +137,10 @@ class Balanced:
 
 
 def finite_only() -> Remedy:
-    """Leave out examples that hold NaN or infinity."""
+    """Leave out examples that hold NaN or infinity, in the inputs or in the targets."""
 
     def change(inputs: Any, targets: Any) -> tuple[Any, Any]:
-        keep = torch.isfinite(inputs.flatten(1)).all(dim=1)
+        keep = _finite_rows(inputs) & _finite_rows(targets)
         return inputs[keep], targets[keep]
 
     return Remedy(
@@ -133,6 +148,10 @@ def finite_only() -> Remedy:
         apply=lambda setup: replace(setup, batches=_Full(Mapped(setup.batches, change))),
         lines=("+ keep = torch.isfinite(inputs).flatten(1).all(1)",),
     )
+
+
+def _finite_rows(values: Tensor) -> Tensor:
+    return torch.isfinite(values.reshape(len(values), -1)).all(dim=1)
 
 
 class _Full:
@@ -147,5 +166,5 @@ class _Full:
 
     def __len__(self) -> int:
         if self._count is None:
-            self._count = sum(1 for _ in self)
+            self._count = counted(self.source, lambda batch: len(batch[0]) > 0)
         return self._count

@@ -26,26 +26,33 @@ class Standardise:
 
     def __call__(self, inputs: Tensor) -> Tensor:
         """Inputs [B, ...] of mean 0 and standard deviation 1."""
-        scaled = inputs.to(torch.get_default_dtype()) - self.mean.to(inputs.device)
-        return scaled / self.std.to(inputs.device)
+        if not inputs.is_floating_point():
+            inputs = inputs.to(torch.get_default_dtype())
+        return (inputs - self.mean.to(inputs)) / self.std.to(inputs)
 
 
 def statistics_of(inputs: Tensor) -> Standardise:
     """The scaling that fits these inputs [N, ...]: a table's per column, an image's per channel.
 
-    Columns of a table that hold a single value are only shifted.
+    Columns of a table that hold a single value are only shifted; NaN and infinity do not count.
     """
-    values = inputs.float()
+    values = _finite(inputs)
     if values.ndim == 2 and values.shape[1] <= 256:
         dims: tuple[int, ...] = (0,)
     elif values.ndim == 4:
         dims = (0, 2, 3)
     else:
         dims = tuple(range(values.ndim))
-    mean = values.mean(dim=dims, keepdim=True)
-    std = values.std(dim=dims, keepdim=True, unbiased=False)
+    mean = values.nanmean(dim=dims, keepdim=True).nan_to_num()
+    std = (values - mean).square().nanmean(dim=dims, keepdim=True).sqrt()
     std = torch.where(std > 1e-12 * (1 + mean.abs()), std, torch.ones_like(std))
     return Standardise(mean, std)
+
+
+def _finite(values: Tensor) -> Tensor:
+    """The values as float32, with NaN for what is not finite."""
+    wide = values.float()
+    return torch.where(torch.isfinite(wide), wide, torch.nan)
 
 
 def standardised_inputs(inputs: Tensor) -> Remedy:
@@ -60,9 +67,9 @@ def standardised_inputs(inputs: Tensor) -> Remedy:
 
 def standardised_targets(targets: Tensor) -> Remedy:
     """Let the network learn targets of mean 0 and variance 1, and answer in the old unit."""
-    values = targets.float()
-    mean = float(values.mean())
-    std = float(values.std()) or 1.0
+    values = _finite(targets)
+    mean = float(values.nanmean().nan_to_num())
+    std = float((values - mean).square().nanmean().sqrt().nan_to_num()) or 1.0
 
     def rescale(outputs: Tensor) -> Tensor:
         return outputs * std + mean

@@ -145,7 +145,9 @@ def group_norms() -> Remedy:
         for name in norms:
             old = model.get_submodule(name)
             channels = int(getattr(old, "num_features", 1))
-            model = put(model, name, nn.GroupNorm(math.gcd(channels, 8), channels))
+            # A feature without an extent in space, alone in its group, would always be 0.
+            groups = 1 if isinstance(old, nn.BatchNorm1d) else math.gcd(channels, 8)
+            model = put(model, name, _like(old, nn.GroupNorm(groups, channels)))
         return model
 
     return Remedy(
@@ -224,7 +226,7 @@ def norms_behind(names: Sequence[str]) -> Remedy:
     def change(model: nn.Module) -> None:
         for name in names:
             layer = model.get_submodule(name)
-            norm = _norm_for(layer)
+            norm = _like(layer, _norm_for(layer))
             layer.register_module("leadline_norm", norm)
             graft_behind(layer, _Through(norm))
 
@@ -234,6 +236,12 @@ def norms_behind(names: Sequence[str]) -> Remedy:
         lines=("+ nn.LayerNorm(features)  # behind each linear layer, before its activation",),
         settings={"model.norm": "batch"},
     )
+
+
+def _like(layer: nn.Module, new: nn.Module) -> nn.Module:
+    """The new module on the device and in the precision of the layer it goes with."""
+    floating = next((p for p in layer.parameters() if p.is_floating_point()), None)
+    return new if floating is None else new.to(device=floating.device, dtype=floating.dtype)
 
 
 def _norm_for(layer: nn.Module) -> nn.Module:

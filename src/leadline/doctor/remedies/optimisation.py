@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, cast
 
@@ -10,7 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
+from torch.utils.data import BatchSampler, DataLoader
 
+from leadline.doctor.remedies.batches import counted
 from leadline.doctor.remedy import Remedy
 from leadline.training.setup import Setup
 
@@ -29,7 +31,7 @@ def rate_times(factor: float, lr: float) -> Remedy:
                     group["initial_lr"] = group["initial_lr"] * factor
             return optimizer
 
-        return replace(setup, optimizer=scaled)
+        return replace(setup, optimizer=scaled, schedule=_of_own_rates(setup.schedule, factor))
 
     return Remedy(
         title=f"a learning rate of {lr * factor:.3g} instead of {lr:.3g}",
@@ -37,6 +39,30 @@ def rate_times(factor: float, lr: float) -> Remedy:
         lines=(f"- lr={lr:.3g}", f"+ lr={lr * factor:.3g}"),
         settings={"optimizer.lr": float(f"{lr * factor:.6g}")},
     )
+
+
+Schedule = Callable[[Optimizer], LRScheduler]
+
+
+def _of_own_rates(make: Schedule | None, factor: float) -> Schedule | None:
+    """The schedule times the factor where it brings its own rates, as the one-cycle policy does."""
+    if make is None:
+        return None
+    given = make
+
+    def scaled(optimizer: Optimizer) -> LRScheduler:
+        schedule = given(optimizer)
+        for group in optimizer.param_groups:
+            for key in ("lr", *OWN_RATES) if "max_lr" in group else ():
+                if key in group:
+                    group[key] = group[key] * factor
+        return schedule
+
+    return scaled
+
+
+OWN_RATES = ("initial_lr", "max_lr", "min_lr")
+"""Where `OneCycleLR` keeps the rates it was given."""
 
 
 def positive_rate(lr: float) -> Remedy:
@@ -124,8 +150,13 @@ def every_parameter() -> Remedy:
             if not held & own:
                 optimizer.param_groups[0]["params"] = missing
             elif missing:
-                options = {k: v for k, v in optimizer.param_groups[0].items() if k != "params"}
-                optimizer.add_param_group({**options, "params": missing})
+                first = optimizer.param_groups[0]
+                options = {k: v for k, v in first.items() if k not in ("params", "param_names")}
+                wanted: list[Any] = missing
+                if "param_names" in first:
+                    names = {id(p): name for name, p in model.named_parameters()}
+                    wanted = [(names[id(p)], p) for p in missing]
+                optimizer.add_param_group({**options, "params": wanted})
             return optimizer
 
         return replace(setup, optimizer=complete)
@@ -259,14 +290,21 @@ class Regrouped:
 
     def __len__(self) -> int:
         if self._examples is None:
-            dataset = getattr(self.source, "dataset", None)
-            sized = dataset is not None and hasattr(dataset, "__len__")
-            drops = bool(getattr(self.source, "drop_last", False))
-            if sized and not drops:
-                self._examples = len(dataset)  # type: ignore[arg-type]  # asked just above
-            else:
-                self._examples = sum(len(x) for x, _ in self.source)
+            drawn = _sampled(self.source)
+            self._examples = counted(self.source, _examples) if drawn is None else drawn
         return -(-self._examples // self.size)
+
+
+def _examples(batch: Sequence[Tensor]) -> int:
+    return len(batch[0])
+
+
+def _sampled(source: Any) -> int | None:
+    """The examples of an epoch of a plain DataLoader, without loading any; None for others."""
+    plain = isinstance(source, DataLoader) and type(source.batch_sampler) is BatchSampler
+    if not plain or source.drop_last or not hasattr(source.sampler, "__len__"):
+        return None
+    return len(source.sampler)
 
 
 def batches_of(size: int, was: int) -> Remedy:
