@@ -15,12 +15,11 @@ import argparse
 import json
 import multiprocessing
 import sys
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
 from case import scale
-from row import Job, run, suite_cases
+from row import Job, attempt, suite_cases
 from scoring import alarms, by_case, causes, per_cause, rank, repaired, strict, totals
 
 SUITES = ("real", "seeded", "healthy")
@@ -38,16 +37,12 @@ def main() -> None:
     missing = [job for job in jobs if (job.name, job.seed) not in rows]
     print(f"{len(jobs)} rows, {len(missing)} to do, kept in {out}", flush=True)
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(arguments.jobs, mp_context=context, max_tasks_per_child=8) as pool:
-        futures = {pool.submit(run, job): job for job in missing}
-        for future in as_completed(futures):
-            job = futures[future]
-            try:
-                row = future.result()
-            except Exception as error:
-                print(f"{job.name} {job.seed}: {type(error).__name__}: {error}", file=sys.stderr)
+    with context.Pool(arguments.jobs, maxtasksperchild=8) as pool:
+        for row in pool.imap_unordered(attempt, missing):
+            if "failed" in row:
+                print(f"{row['case']} {row['seed']}: {row['failed']}", file=sys.stderr)
                 continue
-            rows[job.name, job.seed] = row
+            rows[row["case"], row["seed"]] = row
             with out.open("a") as file:
                 file.write(json.dumps(row) + "\n")
             _told(row)

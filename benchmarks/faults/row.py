@@ -48,6 +48,15 @@ def suite_cases(suite: str) -> tuple[Case, ...]:
     return healthy_cases.cases()
 
 
+def attempt(job: Job) -> dict[str, Any]:
+    """The row, or why there is none: a case that cannot be built does not stop the others."""
+    try:
+        return run(job)
+    except Exception as error:
+        failed = f"{type(error).__name__}: {error}"
+        return {"case": job.name, "seed": job.seed, "failed": failed}
+
+
 def run(job: Job) -> dict[str, Any]:
     """The row as plain values; what fails is written down, and the rest goes on."""
     torch.set_num_threads(1)
