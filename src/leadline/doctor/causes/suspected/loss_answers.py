@@ -364,11 +364,11 @@ def _measure(patient: Patient) -> Iterator[Finding]:
     if bool((yes == yes.reshape(-1)[0]).all()):
         return
     logits = kind == "binary_logits"
-    # sure and unsure right answers, then those that a wrong border makes of the unsure ones
+    # right answers that any border reads aright, unsure ones, what a wrong border makes of these
     sure, unsure, misread = (
         (20 * yes - 10, 0.6 * yes - 0.3, torch.full_like(yes, -10.0))
         if logits
-        else (0.98 * yes + 0.01, 0.4 * yes + 0.3, torch.full_like(yes, 0.99))
+        else (0.4 * yes - 0.2, 0.4 * yes + 0.3, torch.full_like(yes, 0.99))
     )
     figures = [_figure(task, outputs, asked.targets) for outputs in (sure, unsure, misread)]
     if any(figure is None for figure in figures):
