@@ -31,6 +31,10 @@ JUDGES: dict[str, Callable[[Outcome, Outcome], bool]] = {
         (
             "hidden_activation_wrong",
             "init_bad_scale",
+            "norm_missing",
+            "capacity_too_small",
+            "layer_extra",
+            "activation_extra",
         ),
         mends,
     ),

@@ -18,7 +18,9 @@ from dataclasses import replace
 from leadline.core.errors import LeadlineError
 from leadline.doctor.arm import Outcome
 from leadline.doctor.causes.suspected import (
+    architecture,
     data,
+    depth,
     evaluation,
     fitting,
     generalisation,
@@ -27,6 +29,7 @@ from leadline.doctor.causes.suspected import (
     numerics,
     optimisation,
     sequences,
+    workers,
 )
 from leadline.doctor.causes.suspected import training_loop as loop
 from leadline.doctor.causes.suspected.labels import corrupted
@@ -65,6 +68,8 @@ ON_TRIAL = frozenset(
         "scheduler_misused",
         "norm_eval_stats_broken",
         "activation_extra",
+        "layer_extra",
+        "layer_missing",
     }
 )
 """Causes that count only as far as a trial shows it, unless one batch made an error of them."""
@@ -110,7 +115,9 @@ CERTAIN: tuple[Look, ...] = (
     sequences.certain,
     fitting.certain,
     loss_answers.certain,
+    architecture.certain,
     numerics.certain,
+    workers.certain,
     loop.certain,
     evaluation.certain,
     optimisation.options,
@@ -124,7 +131,9 @@ SUSPECTED: tuple[Look, ...] = (
     loss_answers.suspicions,
     numerics.suspicions,
     loop.suspicions,
+    depth.suspicions,
     network.suspicions,
+    architecture.suspicions,
     evaluation.suspicions,
     optimisation.other_batches,
 )
