@@ -28,6 +28,7 @@ from leadline.doctor.causes.suspected import (
     network,
     numerics,
     optimisation,
+    pictures,
     sequences,
     workers,
 )
@@ -117,6 +118,7 @@ CERTAIN: tuple[Look, ...] = (
     loss_answers.certain,
     architecture.certain,
     numerics.certain,
+    pictures.certain,
     workers.certain,
     loop.certain,
     evaluation.certain,
