@@ -143,7 +143,7 @@ def tabular() -> tuple[Program, ...]:
             data=flat_handwriting,
             model=partial(mlp, 784, 128, 64, 10),
             optimizer=SGD,
-            settings={"lr": 0.03, "momentum": 0.9},
+            settings={"lr": 0.05, "momentum": 0.9},
             batch_size=64,
             epochs=8,
             user_loader=True,

@@ -33,7 +33,8 @@ class Program:
     """Everything a training is made of. `model` takes no argument, or its own choices by name.
 
     `optimizer` is a class of torch.optim and `settings` what it takes; `held` are the parameters
-    it is given. `schedule` takes the optimizer and the number of all its steps.
+    it is given. `schedule` takes the optimizer and the number of all its steps. `feed` makes
+    batches of the training part in a way of its own, for Setup and loop alike.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Program:
     validated: bool = True
     shuffled: bool = True
     user_loader: bool = False
+    feed: Callable[[Program], Iterable[Any]] | None = None
     execution: Execution = field(default_factory=lambda: Execution(threads=1))
 
     def but(self, **changes: Any) -> Program:
@@ -91,10 +93,10 @@ class Program:
         mixed = self.shuffled if shuffled is None else shuffled
         return Shuffled(part, batch_size=self.batch_size, shuffle=mixed)
 
-    def loader(
-        self, part: Examples | None = None, *, shuffle: bool | None = None
-    ) -> DataLoader[Any]:
+    def loader(self, part: Examples | None = None, *, shuffle: bool | None = None) -> Iterable[Any]:
         """Batches as a user of PyTorch makes them; of the training part if none is given."""
+        if part is None and self.feed is not None:
+            return self.feed(self)
         part = self.data().train if part is None else part
         return DataLoader(
             TensorDataset(part.inputs, part.targets),
@@ -107,7 +109,7 @@ class Program:
         material = self.data()
         return Setup(
             model=self.model,
-            batches=self.batches(material.train),
+            batches=self.batches(material.train) if self.feed is None else self.feed(self),
             loss=self.loss,
             optimizer=self.make_optimizer,
             schedule=self.make_schedule if self.schedule else None,
@@ -122,7 +124,9 @@ class Program:
 
     def judge(self, model: nn.Module) -> float:
         """The score of a trained model on the test part."""
-        return self.score(self.data().test)(model)
+        test = self.data().test
+        # A copy: a model may write into what it is given.
+        return self.score(Examples(inputs=test.inputs.clone(), targets=test.targets))(model)
 
 
 def healthy_case(program: Program, subject: Callable[[int], Subject], *, form: str) -> Case:
