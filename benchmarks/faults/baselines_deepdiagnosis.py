@@ -206,7 +206,8 @@ class _Epoch:
 
 
 def _kernels(look: Look) -> list[Weight]:
-    kernels = [weight for weight in look.weights if weight.kernel]
+    """The weights of dense layers and convolutions; all where there are none."""
+    kernels = [weight for weight in look.weights if weight.kernel and weight.linear]
     return kernels or list(look.weights)
 
 

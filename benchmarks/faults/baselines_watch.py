@@ -73,9 +73,10 @@ class Layer:
 
 @dataclass(frozen=True, kw_only=True)
 class Weight:
-    """One trainable tensor and its gradient; `kernel` says that it is no bias."""
+    """One trainable tensor and its gradient; `kernel` says that it is no bias, `linear` whose."""
 
     kernel: bool
+    linear: bool
     size: int
     mean: float
     variance: float
@@ -240,10 +241,11 @@ class _Looker:
             value = self._state.setup.loss(outputs, self._placed(inputs, targets)[1])
             if value.requires_grad:
                 value.backward()
-            weights = tuple(_weight(p) for p in model.parameters() if p.requires_grad)
-            with torch.no_grad():
-                _, accuracy = self._ask(self._training)
-                held_out_loss, held_out_accuracy = self._ask(self._held_out)
+            weights = _weights(model)
+        with Taps(model), torch.no_grad():  # only to be put back: no callback hears these passes
+            model.eval()
+            _, accuracy = self._ask(self._training)
+            held_out_loss, held_out_accuracy = self._ask(self._held_out)
         return Look(
             loss=loss,
             lr=lr,
@@ -314,11 +316,22 @@ def _layer(kind: str, output: Tensor) -> Layer:
     )
 
 
-def _weight(parameter: nn.Parameter) -> Weight:
+def _weights(model: nn.Module) -> tuple[Weight, ...]:
+    """Every trainable tensor once, in the order in which the layers are defined."""
+    owners = {p: m for m in reversed(list(model.modules())) for p in m.parameters(recurse=False)}
+    return tuple(
+        _weight(p, linear=isinstance(owners[p], LINEAR))
+        for p in model.parameters()
+        if p.requires_grad
+    )
+
+
+def _weight(parameter: nn.Parameter, *, linear: bool) -> Weight:
     values = parameter.detach().float()
     gradient = torch.zeros_like(values) if parameter.grad is None else parameter.grad.float()
     return Weight(
         kernel=parameter.ndim > 1,
+        linear=linear,
         size=parameter.numel(),
         mean=float(values.mean()),
         variance=float(values.var()) if parameter.numel() > 1 else math.nan,
