@@ -40,7 +40,7 @@ def class_numbers(patient: Patient) -> Tensor | None:
     if problem.kind == "classes":
         numbers = targets.argmax(dim=1) if problem.one_hot or problem.soft else targets
         return numbers if numbers.ndim == 1 else None
-    if problem.kind == "labels" and problem.classes == 1:
+    if problem.kind == "labels" and problem.classes == 1 and targets.numel() == len(targets):
         return targets.reshape(-1).long()
     return None
 

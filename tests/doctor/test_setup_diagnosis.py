@@ -1,0 +1,78 @@
+"""Tests of doctor/setup_diagnosis: the order of findings, the cost, what is said of limits."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from leadline.doctor.setup_diagnosis import diagnose_setup
+from leadline.training.execution import Execution
+from leadline.training.setup import Setup
+
+
+def network(*ends: nn.Module) -> nn.Module:
+    return nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 3), *ends)
+
+
+def setup_of(*ends: nn.Module, lr: float = 0.05, epochs: int = 10, held: bool = True) -> Setup:
+    rows = torch.randn(240, 4, generator=torch.Generator().manual_seed(0))
+    labels = rows[:, :3].argmax(dim=1)
+    pairs = [(rows[i : i + 24], labels[i : i + 24]) for i in range(0, 240, 24)]
+    return Setup(
+        model=lambda: network(*ends),
+        batches=pairs[:8],
+        validation=pairs[8:] if held else None,
+        loss=nn.CrossEntropyLoss(),
+        optimizer=lambda model: torch.optim.Adam(model.parameters(), lr=lr),
+        epochs=epochs,
+    )
+
+
+def test_a_healthy_setup_has_no_finding_and_keeps_its_weights_and_streams() -> None:
+    torch.manual_seed(3)
+    before = torch.get_rng_state()
+    diagnosis = diagnose_setup(setup_of(), seconds=5)
+    assert diagnosis.healthy
+    assert diagnosis.findings == ()
+    assert diagnosis.baseline is not None
+    assert diagnosis.baseline.error < 0.3
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_errors_come_before_what_is_only_a_note() -> None:
+    diagnosis = diagnose_setup(setup_of(nn.Softmax(dim=1), held=False), seconds=5)
+    severities = [finding.severity for finding in diagnosis.findings]
+    assert diagnosis.findings[0].cause == "double_softmax"
+    assert severities == sorted(severities, key=["error", "warning", "note"].index)
+    assert diagnosis.findings[-1].cause == "validation_missing"
+
+
+def test_what_it_cost_is_told_in_steps_seconds_and_as_a_share() -> None:
+    diagnosis = diagnose_setup(setup_of(), seconds=5)
+    assert diagnosis.steps > 80  # the baseline alone
+    assert 0 < diagnosis.seconds < 60
+    assert diagnosis.share is not None
+    assert diagnosis.allowance == "5 s"
+
+
+def test_an_allowance_in_steps_is_kept() -> None:
+    diagnosis = diagnose_setup(setup_of(nn.Softmax(dim=1), epochs=500), steps=600)
+    assert diagnosis.steps <= 600
+    assert "600 steps" in diagnosis.allowance
+
+
+def test_the_same_setup_gives_the_same_diagnosis() -> None:
+    first, second = (
+        diagnose_setup(setup_of(lr=30.0), steps=2000, seconds=60).to_plain() for _ in range(2)
+    )
+    for plain in (first, second):
+        plain.pop("cost")
+    assert first == second
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_the_arms_run_in_the_execution_that_is_given(precision: str) -> None:
+    execution = Execution(precision=precision, threads=1)  # type: ignore[arg-type]
+    diagnosis = diagnose_setup(setup_of(nn.Softmax(dim=1)), seconds=5, execution=execution)
+    assert diagnosis.findings[0].cause == "double_softmax"
