@@ -18,6 +18,7 @@ from case import Case, Subject, scale, train
 from leadline.core.errors import LeadlineError
 from leadline.doctor.diagnose import diagnose
 from leadline.doctor.diagnosis import Diagnosis
+from leadline.training.execution import Execution
 from leadline.training.setup import Setup
 
 
@@ -78,7 +79,7 @@ def run(job: Job) -> dict[str, Any]:
     if case.fixed is not None:
         _look(row, "fixed", case.fixed(job.seed), case)
     if job.baselines and isinstance(subject, Setup):
-        row["baselines"] = _baselines(subject)
+        row["baselines"] = _baselines(subject, case.execution)
     if job.repair and case.fixed is not None:
         row["scores"] = _scores(case, job.seed, diagnosis)
     return row
@@ -138,7 +139,9 @@ def _scores(case: Case, seed: int, diagnosis: Diagnosis | None) -> dict[str, Any
         import random_search
 
         try:
-            found = random_search.search(case.buggy(seed), steps=diagnosis.steps, seed=seed)
+            found = random_search.search(
+                case.buggy(seed), steps=diagnosis.steps, seed=seed, execution=case.execution
+            )
             scores["random"] = _score(case, found)
         except Exception as error:
             scores["random"], scores["random_crash"] = scores["buggy"], str(error)
@@ -150,13 +153,13 @@ def _score(case: Case, subject: Subject) -> float | str:
     return round(value, 5) if math.isfinite(value) else str(value)
 
 
-def _baselines(subject: Setup) -> dict[str, Any]:
+def _baselines(subject: Setup, execution: Execution) -> dict[str, Any]:
     import baselines
 
     found = {}
     for name in ("umlaut", "autotrainer", "deepdiagnosis"):
         try:
-            found[name] = list(getattr(baselines, name)(subject))
+            found[name] = list(getattr(baselines, name)(subject, execution=execution))
         except Exception as error:
             found[name] = [f"crash: {type(error).__name__}"]
     return found
