@@ -28,8 +28,10 @@ def graft_before(module: nn.Module, change: Before) -> None:
     module.register_forward_pre_hook(change, prepend=True)
 
 
-def graft_behind(module: nn.Module, change: Behind) -> None:
+def graft_behind(module: nn.Module, change: Callable[..., Any], *, keywords: bool = False) -> None:
     """Let `change(module, inputs, output)` give what the module puts out.
+
+    With `keywords`, it is `change(module, args, kwargs, output)`.
 
     >>> import torch
     >>> layer = nn.Identity()
@@ -37,7 +39,7 @@ def graft_behind(module: nn.Module, change: Behind) -> None:
     >>> layer(torch.ones(1))
     tensor([2.])
     """
-    module.register_forward_hook(change)
+    module.register_forward_hook(change, with_kwargs=keywords)
 
 
 def graft_around(

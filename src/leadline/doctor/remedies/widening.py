@@ -17,6 +17,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 from torch.nn.modules.pooling import _AvgPoolNd, _MaxPoolNd
 
+from leadline.core.grafts import graft_before
 from leadline.doctor.remedies.surgery import operated, put
 from leadline.doctor.remedy import Remedy
 
@@ -192,7 +193,7 @@ def larger_maps(pools: Sequence[str], flatten: str, size: Sequence[int]) -> Reme
     def change(model: nn.Module) -> nn.Module:
         for name in pools:
             model = put(model, name, nn.Identity())
-        model.get_submodule(flatten).register_forward_pre_hook(_Pooled(tuple(size)))
+        graft_before(model.get_submodule(flatten), _Pooled(tuple(size)))
         return model
 
     return Remedy(

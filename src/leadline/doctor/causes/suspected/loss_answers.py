@@ -2,7 +2,6 @@
 
 Right and wrong answers are made up for the targets at hand: which of them the loss prefers, whose
 gradient it hands back, and whether the task's accuracy takes a small logit for the yes that it is.
-None of this needs the model.
 """
 
 from __future__ import annotations
@@ -25,14 +24,9 @@ from leadline.doctor.remedies import answers, losses
 from leadline.doctor.remedies.answers import behind_the_end
 from leadline.doctor.suspicion import suspect
 
-MOST = 512
-"""Examples that a loss is asked about, at most."""
-
-PADDED = 0.1
-"""Share of padding among the targets from which on a loss that counts it is misled."""
-
-FEW = 2
-"""Examples of a class from which on a gradient of 0 for all of them is the loss's doing."""
+MOST = 512  # examples that a loss is asked about, at most
+PADDED = 0.1  # share of padding among the targets from which on a loss that counts it is misled
+FEW = 2  # examples of a class from which on a gradient of 0 for all of them is the loss's doing
 
 
 def certain(patient: Patient) -> Iterator[Finding]:
