@@ -1,0 +1,150 @@
+"""Tests of the suspicions about labels: how many were drawn by chance, and whether any belong."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from sklearn.neighbors import NearestNeighbors
+from torch import Tensor, nn
+
+from leadline.doctor.causes.suspected.labels import (
+    SUREST,
+    corrupted,
+    last_choices,
+    neighbours_agree,
+)
+
+Patients = Callable[..., Any]
+
+
+def clusters(count: int = 1200, classes: int = 6, *, spread: float = 0.5) -> tuple[Tensor, Tensor]:
+    """Examples about one point for each class."""
+    generator = torch.Generator().manual_seed(3)
+    centres = 2 * torch.randn(classes, 8, generator=generator)
+    labels = torch.randint(0, classes, (count,), generator=generator)
+    noise = torch.randn(count, 8, generator=generator)
+    return centres[labels] + spread * noise, labels
+
+
+def drawn_anew(labels: Tensor, share: float, classes: int = 6) -> Tensor:
+    """The labels, of which this share is drawn by chance."""
+    generator = torch.Generator().manual_seed(4)
+    chosen = torch.rand(len(labels), generator=generator) < share
+    return torch.where(
+        chosen, torch.randint(0, classes, (len(labels),), generator=generator), labels
+    )
+
+
+def network() -> nn.Module:
+    return nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, 6))
+
+
+# ------------------------------------------------------------------------------------ the estimate
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.3, 0.6])
+@pytest.mark.parametrize("classes", [6, 9, 10])
+def test_the_last_third_of_choices_estimates_the_share_drawn_by_chance(
+    share: float, classes: int
+) -> None:
+    labels = torch.arange(20_000) % classes
+    outputs = 10 * nn.functional.one_hot(labels, classes) + torch.randn(20_000, classes)
+    estimate, looked = last_choices(outputs, drawn_anew(labels, share, classes))
+    assert looked == int(SUREST * 20_000)
+    assert estimate == pytest.approx(share, abs=0.03)
+
+
+def test_classes_that_look_alike_are_not_taken_for_chance() -> None:
+    """Half of the labels are those of the second choice: none is among the last."""
+    labels = torch.arange(2000) % 6
+    outputs = 5.0 * nn.functional.one_hot(labels, 6)
+    outputs += 4.0 * nn.functional.one_hot((labels + 1) % 6, 6) + 0.01 * torch.randn(2000, 6)
+    alike = torch.where(torch.arange(2000) % 2 == 0, labels, (labels + 1) % 6)
+    assert last_choices(outputs, alike)[0] == 0.0
+
+
+def test_probabilities_are_ranked_as_their_logits() -> None:
+    outputs = torch.randn(600, 6) * 3
+    labels = torch.randint(0, 6, (600,))
+    logits = outputs.log_softmax(dim=1)
+    assert last_choices(logits, labels) == last_choices(logits.exp(), labels)
+
+
+def test_ignored_labels_are_left_out() -> None:
+    outputs = 9.0 * torch.eye(6)[torch.arange(600) % 6] + 0.01 * torch.rand(600, 6)
+    labels = torch.where(torch.arange(600) % 2 == 0, torch.arange(600) % 6, -100)
+    assert 0 < last_choices(outputs, labels)[1] < SUREST * 600
+    assert last_choices(outputs, torch.full((600,), -100))[1] == 0
+
+
+# ---------------------------------------------------------------------------------- the neighbours
+
+
+def test_the_neighbours_are_those_of_scikit_learn() -> None:
+    rows, labels = clusters(300, spread=1.5)
+    found = NearestNeighbors(n_neighbors=6).fit(rows.numpy()).kneighbors(rows.numpy())
+    distances, indices = (torch.from_numpy(part[:, 1:]) for part in found)
+    agree, chance, near = neighbours_agree(rows, labels)
+    assert agree == pytest.approx(
+        float((labels[indices] == labels[:, None]).float().mean()), abs=0.01
+    )
+    assert chance == pytest.approx(float((labels.bincount() / 300.0).square().sum()))
+    typical = torch.cdist(rows, rows).sum() / (300 * 299)
+    assert near == pytest.approx(float(distances.mean() / typical), rel=1e-2)
+
+
+def test_identical_rows_are_no_distance_apart() -> None:
+    agree, _, near = neighbours_agree(torch.ones(20, 3), torch.arange(20) % 2)
+    assert near == 1.0 and 0 <= agree <= 1
+
+
+# ------------------------------------------------------------------------------------ the diagnosis
+
+
+@pytest.mark.parametrize(
+    ("share", "severity", "count"),
+    [(0.0, None, 1200), (0.25, "warning", 5000), (0.5, "error", 1200), (0.7, "error", 1200)],
+)
+def test_labels_drawn_by_chance_are_found(
+    patient_for: Patients, share: float, severity: str | None, count: int
+) -> None:
+    inputs, labels = clusters(count)
+    patient = patient_for(network, (inputs, drawn_anew(labels, share)))
+    finding = corrupted(patient, patient.setup, patient.arm())
+    assert (finding and finding.severity) == severity
+    if finding is not None:
+        assert finding.cause == "label_corrupted" and finding.proven
+        assert finding.evidence[0].measured == pytest.approx(share, abs=0.15)
+
+
+def test_labels_of_other_examples_are_found_by_their_neighbours(patient_for: Patients) -> None:
+    inputs, labels = clusters()
+    mixed = labels[torch.randperm(len(labels), generator=torch.Generator().manual_seed(5))]
+    patient = patient_for(network, (inputs, mixed))
+    finding = corrupted(patient, patient.setup, patient.arm())
+    assert finding is not None
+    assert (finding.cause, finding.severity) == ("label_corrupted", "error")
+    assert "nearest neighbours" in finding.summary
+
+
+def test_sound_labels_of_a_training_that_fails_are_not_accused(patient_for: Patients) -> None:
+    patient = patient_for(network, clusters(), lr=0.0)
+    assert corrupted(patient, patient.setup, patient.arm()) is None
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        (clusters(180)[0], clusters(180)[1]),  # too few
+        (clusters(classes=3)[0], clusters(classes=3)[1]),  # too few classes to have last choices
+    ],
+)
+def test_of_little_nothing_is_said(patient_for: Patients, data: Any) -> None:
+    inputs, labels = data
+    classes = int(labels.max()) + 1
+    noise = drawn_anew(labels, 0.9, classes)
+    patient = patient_for(lambda: nn.Linear(8, classes), (inputs, noise))
+    assert corrupted(patient, patient.setup, patient.arm()) is None
