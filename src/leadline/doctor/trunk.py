@@ -100,7 +100,7 @@ def find_trunk(model: nn.Module, batch: Batch) -> Trunk | None:
     best: list[_Run] = []
     for chain in _chains(runs):
         plain = _without_shortcut(chain)
-        if len(plain) >= FEWEST and _weight(plain) > _weight(best):
+        if len(plain) >= FEWEST and (not best or _size(plain) > _size(best)):
             best = plain
     if not best:
         return None
@@ -251,5 +251,7 @@ def _operation(node: Any) -> str:
     return name
 
 
-def _weight(chain: Sequence[_Run]) -> int:
-    return sum(p.numel() for run in chain for p in run.module.parameters())
+def _size(chain: Sequence[_Run]) -> tuple[int, int]:
+    """The weights in it; of chains with the same ones, the outer modules count as larger."""
+    weights = sum(p.numel() for run in chain for p in run.module.parameters())
+    return weights, -chain[0].name.count(".")

@@ -104,8 +104,8 @@ class Isometry:
 def isometry_of(model: nn.Module, batch: Batch, *, blocks: Sequence[str]) -> Isometry | None:
     """How the blocks become rotations, None where they cannot by their first weights alone.
 
-    That is so behind an activation that is not 0 at 0 (a sigmoid), or that halves its units (GLU),
-    and for weights that are computed from others. Cost: 1 forward pass of 2 examples.
+    So it is with an activation that is not 0 at 0 (a sigmoid) or halves its units (GLU), and with
+    weights that are computed from others. Cost: 1 forward pass of 2 examples.
     """
     path: list[tuple[Layer, bool]] = []
 
@@ -160,9 +160,9 @@ class _Reader:
     def _weight(self, name: str, layer: nn.Module) -> None:
         if not _is_plain(layer):
             self.unknown.append(name)
-            return
-        turn = Turn(name=name, mirrored_in=self._mirrored, mirrored_out=False, slope=self._slope)
-        self.turns.append(turn)
+        self.turns.append(
+            Turn(name=name, mirrored_in=self._mirrored, mirrored_out=False, slope=self._slope)
+        )
 
     def _after_mixing(self, turned: bool) -> None:
         self._behind = turned and bool(self.turns)
@@ -184,6 +184,7 @@ def _is_square_softmax(kind: str, output: Tensor) -> bool:
     return kind.lower() == "softmax" and square
 
 
+@torch.no_grad()
 def _slope_of(layer: Layer) -> tuple[float, bool] | None:
     """What an activation f makes of small signals, and whether pairs make that exact.
 
@@ -258,8 +259,13 @@ def rotation(size: int) -> Float[Tensor, "size size"]:
 
 @torch.no_grad()
 def _turn(model: nn.Module, plan: Isometry) -> None:
+    where = next(model.parameters()).device
     for name in plan.attentions:
-        _near_identity(model.get_submodule(name), share=1 / len(plan.attentions))
+        module = model.get_submodule(name)
+        others = torch.tensor(1 / len(plan.attentions), device=where)
+        module.register_parameter("leadline_own", nn.Parameter(1 - others))
+        module.register_parameter("leadline_others", nn.Parameter(others))
+        _near_identity(module)
     before: Tensor | None = None
     for turn in plan.turns:
         layer = model.get_submodule(turn.name)
@@ -281,10 +287,7 @@ def _turn(model: nn.Module, plan: Isometry) -> None:
 
 
 def _core(rows: int, columns: int, before: Tensor | None) -> Tensor:
-    """The map of one layer: what it does to pairs and single units alike.
-
-    Behind a layer that widens, the one that narrows undoes it up to a rotation.
-    """
+    """The map of one layer; behind one that widens, it undoes that one up to a rotation."""
     if rows < columns and before is not None and before.shape == (columns, rows):
         return rotation(rows) @ before.T
     if rows % columns == 0 and rows // columns in (1, 3):  # queries, keys and values in one
@@ -293,17 +296,15 @@ def _core(rows: int, columns: int, before: Tensor | None) -> Tensor:
 
 
 def _fill(layer: nn.Linear | _ConvNd, weight: Tensor) -> None:
-    nn.init.zeros_(layer.weight)
-    taps = layer.weight.view(*layer.weight.shape[:2], -1)
-    taps[:, :, taps.shape[2] // 2] = weight.to(taps)
+    taps = torch.zeros(*weight.shape, layer.weight[0, 0].numel())
+    taps[:, :, taps.shape[2] // 2] = weight  # a kernel's centre: the map of every place alike
+    layer.weight.copy_(taps.view(layer.weight.shape))
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)
 
 
-def _near_identity(module: nn.Module, *, share: float) -> None:
+def _near_identity(module: nn.Module) -> None:
     """Let an attention hand on each position's own value but for a share of the others'."""
-    module.register_parameter("leadline_own", nn.Parameter(torch.tensor(1 - share)))
-    module.register_parameter("leadline_others", nn.Parameter(torch.tensor(share)))
     if not isinstance(module, nn.MultiheadAttention):
         scope = _Scope()
         module.register_forward_pre_hook(scope.enter)
