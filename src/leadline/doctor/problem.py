@@ -30,6 +30,9 @@ ProblemKind = Literal["classes", "labels", "numbers", "unknown"]
 MOST_ANSWERS = 20_000
 """Answers that are judged, at most: more do not move the figures."""
 
+FILLER = -1
+"""What stands among targets of 0 and 1 for those that do not count."""
+
 TEMPERATURES = tuple(2.0**power for power in range(-6, 8))
 """Factors on the logits among which the best is taken."""
 
@@ -86,7 +89,8 @@ def read_problem(outputs: Tensor, targets: Any, nature: LossNature | None) -> Pr
         found = _class_numbers(outputs, targets, nature)
         if found is not None:
             return found
-    if bool(((targets == 0) | (targets == 1)).all()) and targets.numel() == outputs.numel():
+    known = targets[targets != FILLER]
+    if bool(((known == 0) | (known == 1)).all()) and targets.numel() == outputs.numel():
         return _zeros_and_ones(outputs, targets)
     rows = targets.shape == outputs.shape and targets.ndim >= 2 and targets.shape[1] > 1
     if rows and not whole and _distributions(targets):
@@ -114,7 +118,7 @@ def _class_numbers(outputs: Tensor, targets: Tensor, nature: LossNature | None) 
 
 
 def _zeros_and_ones(outputs: Tensor, targets: Tensor) -> Problem:
-    if targets.ndim >= 2 and targets.shape[1] > 1 and targets.shape == outputs.shape:
+    if targets.ndim == 2 and targets.shape[1] > 1 and targets.shape == outputs.shape:
         if _distributions(targets):
             return Problem(kind="classes", classes=targets.shape[1], axis=1, one_hot=True)
         return Problem(kind="labels", classes=targets.shape[1])
@@ -211,9 +215,10 @@ def _log_loss(rows: Tensor, wanted: Tensor) -> float:
 
 
 def _judge_labels(outputs: Tensor, targets: Tensor) -> Verdict:
-    count = targets.shape[1] if targets.ndim >= 2 and targets.shape[1] > 1 else 1
-    rows, wanted = outputs.reshape(-1, count)[:MOST_ANSWERS], targets.reshape(-1, count)
-    wanted = wanted[:MOST_ANSWERS]
+    count = targets.shape[1] if targets.ndim == 2 and targets.shape[1] > 1 else 1
+    rows, wanted = outputs.reshape(-1, count), targets.reshape(-1, count)
+    counted = (wanted != FILLER).all(dim=1)
+    rows, wanted = rows[counted][:MOST_ANSWERS], wanted[counted][:MOST_ANSWERS]
     areas = [area for k in range(count) if (area := _area(rows[:, k], wanted[:, k])) is not None]
     if not areas:
         return Verdict(error=math.nan, surprise=math.nan)

@@ -99,6 +99,16 @@ STRUCTURE = frozenset(
 )
 """Causes that are named before the learning rate where both remedies help as much."""
 
+OTHER_QUESTION = frozenset({"labels_shifted"})
+"""Causes whose remedy changes the targets: arms with and without it answer different questions."""
+
+EXPLAINS = {
+    "low_precision_overflow": {"nonfinite_value", "gradient_of_sqrt_at_zero"},
+    "low_precision_update_lost": {"lr_too_low"},
+    "gradient_sign_flipped": {"loss_wrong", "loss_numerically_unstable"},
+}
+"""What a cause brings about and would otherwise be named beside it."""
+
 WELL = 0.1
 """Error of a healed training that is not looked into any further."""
 
@@ -114,17 +124,21 @@ Look = Callable[[Patient], Iterable[Finding]]
 CERTAIN: tuple[Look, ...] = (
     data.certain,
     sequences.certain,
-    fitting.certain,
     loss_answers.certain,
-    architecture.certain,
     numerics.certain,
     pictures.certain,
     workers.certain,
+)
+"""Who says what is beyond doubt ahead of the check, causes nearer to the data first."""
+
+FITTING: tuple[Look, ...] = (
+    fitting.certain,
+    architecture.certain,
     loop.certain,
     evaluation.certain,
     optimisation.options,
 )
-"""Who says what is beyond doubt, causes nearer to the data first."""
+"""And who does behind it."""
 
 SUSPECTED: tuple[Look, ...] = (
     data.suspicions,
@@ -226,15 +240,18 @@ def _prove(course: Course, tried: Tried) -> None:
 def first_look(patient: Patient) -> tuple[list[Finding], list[Finding]]:
     """What is certain, and what is suspected, before any trial; each cause once."""
     checked = [_with_change(patient, f) for f in patient.checked.checkup.findings]
-    sure = [f for f in checked if f.severity == "error"]
     doubtful = [f for f in checked if f.severity != "error"]
+    sure = [f for look in CERTAIN for f in _seen_by(look, patient)]
+    sure += [f for f in checked if f.severity == "error"]
+    sure += [f for look in FITTING for f in _seen_by(look, patient)]
     standing = [f for f in doubtful if f.cause not in ON_TRIAL]
     weighed = [f for f in doubtful if f.cause in ON_TRIAL]
-    for look in CERTAIN:
-        sure += _seen_by(look, patient)
     for look in SUSPECTED:
         weighed += _seen_by(look, patient)
     certain = _once([*sure, *standing], ())
+    explained = {word for f in certain for word in EXPLAINS.get(f.cause, ())}
+    certain = [f for f in certain if f.cause not in explained]
+    weighed = [f for f in weighed if f.cause not in explained]
     treatable = [f for f in weighed if f.change is not None]
     others = [f for f in weighed if f.change is None]
     return certain, _once([*treatable, *others], {f.cause for f in certain})
@@ -279,23 +296,25 @@ def _with_change(patient: Patient, finding: Finding) -> Finding:
 
 def _treat_certain(patient: Patient, course: Course, finding: Finding) -> None:
     """Try the remedy of a certain finding on what is healed so far; it stands in any case."""
-    if finding.change is None or finding.change.apply is None or not patient.affords():
+    change = finding.change
+    untried = change is None or change.apply is None or finding.cause in OTHER_QUESTION
+    if change is None or untried or not patient.affords():
         sure = finding.severity == "error"
         course.certain.append(replace(finding, proven=finding.proven or sure))
         return
-    outcome = patient.arm(finding.change, setup=course.setup)
+    outcome = patient.arm(change, setup=course.setup)
     helps = better(outcome, course.base)
     trial = trial_of(
         course.base,
         outcome,
-        remedy=finding.change.title,
+        remedy=change.title,
         measured=patient.problem.measured,
         helps=helps,
     )
     proven = helps or finding.proven or finding.severity == "error"
     course.certain.append(replace(finding, proven=proven, trial=trial))
     if not trial.harms and finding.severity != "note":
-        course.setup = finding.change(course.setup)
+        course.setup = change(course.setup)
         course.base = outcome
 
 
@@ -313,8 +332,13 @@ def _round(patient: Patient, course: Course, suspects: list[Finding]) -> Iterato
 
 
 def _order(tried: Tried) -> float:
-    """The largest gain first; a cause in the structure before one in the rate."""
-    return -(tried.gain + (AHEAD if tried.finding.cause in STRUCTURE else 0.0))
+    """The largest gain first; a cause in the structure before one in the rate.
+
+    To take layers out helps whatever makes depth hard: it is named behind what does.
+    """
+    cause = tried.finding.cause
+    ahead = AHEAD if cause in STRUCTURE else -2 * AHEAD if cause == "layer_extra" else 0.0
+    return -(tried.gain + ahead)
 
 
 def _distinct(tried: Tried, adopted: Tried) -> bool:
