@@ -49,7 +49,7 @@ def broken():
 
 KEYS = {
     "subject", "model", "problem", "measured", "healthy", "findings", "ruled_out", "baseline",
-    "limits", "cost", "history", "html",
+    "limits", "cost", "history", "html", "treatment",
 }  # fmt: skip
 FINDING = {
     "cause", "family", "severity", "summary", "layers", "evidence", "remedy", "source", "proven",
@@ -153,6 +153,29 @@ def test_what_was_asked_wrongly_exits_with_2_and_says_what(
     assert said.code == 2
     assert said_so in " ".join(said.err.lower().split()) or said_so in said.err
     assert "Traceback" not in said.err
+
+
+def test_a_treated_setup_is_trained_beside_the_one_that_was_given(
+    leadline: Any, file: Path
+) -> None:
+    said = leadline("diagnose", f"{file}:double", "--treat", "--json", *QUICK)
+    assert said.code == 0
+    treatment = said.last["treatment"]
+    assert treatment["applied"] == ["double_softmax"]
+    before, after = (treatment[side]["metrics"]["error"] for side in ("before", "after"))
+    assert after < 0.5 * before
+    assert "after 200 steps" in treatment["measured"]
+
+
+def test_health_leaves_nothing_to_treat_and_a_recorded_loop_is_for_its_author(
+    leadline: Any, file: Path
+) -> None:
+    healthy = leadline("diagnose", f"{file}:healthy", "--treat", *QUICK)
+    assert healthy.code == 0 and "there is nothing to treat" in healthy.out
+    loop = leadline("diagnose", f"{file}:train", "--treat", *QUICK)
+    assert loop.code == 1
+    assert "zero_grad_missing, proven" in loop.out, "the diagnosis is said all the same"
+    assert "a recorded loop" in loop.err
 
 
 def test_a_finished_run_gets_its_diagnosis_written_into_its_folder(

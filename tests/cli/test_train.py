@@ -58,7 +58,7 @@ def test_json_has_exactly_these_keys_and_nothing_else_is_printed(
 ) -> None:
     said = leadline("train", "digits", *quick, "--json")
     assert said.code == 0 and said.err == "" and len(said.out.splitlines()) == 1
-    assert set(said.last) == {"run", "metrics", "seconds", "steps", "model", "report"}
+    assert set(said.last) == {"run", "metrics", "seconds", "steps", "model", "report", "doctor"}
     assert set(said.last["metrics"]) == {"loss", "accuracy", "top5", "calibration_error"}
     assert said.last["run"] == "runs/digits-001"
     assert said.last["steps"] == 21  # 1,293 examples in batches of 64
@@ -81,6 +81,27 @@ def test_a_person_reads_what_was_found_what_came_out_and_where_it_lies(
     everything = {"recipe.json", "journal.jsonl", "checkpoints", "model.safetensors"}
     everything |= {"report.html", "README.md", ".lock"}
     assert {entry.name for entry in Path("runs/digits-001").iterdir()} == everything
+
+
+def test_the_doctor_is_asked_for_by_one_word_and_heals_unless_it_is_told_to_advise() -> None:
+    assert verb._with_mode(["--doctor", "digits", "--lr", "1"])[:3] == [
+        "--doctor",
+        "heal",
+        "digits",
+    ]
+    assert verb._with_mode(["digits", "--doctor"]) == ["digits", "--doctor", "heal"]
+    for mode in ("off", "advise", "heal"):
+        assert verb._with_mode(["--doctor", mode, "digits"]) == ["--doctor", mode, "digits"]
+    assert verb._with_mode(["digits", "--doctor=advise"]) == ["digits", "--doctor=advise"]
+
+
+def test_a_doctor_looks_on_and_says_nothing_of_a_healthy_training(
+    leadline: Any, quick: tuple[str, ...]
+) -> None:
+    said = leadline("train", "--doctor", "digits", *quick, "--json")
+    assert said.code == 0 and said.last["doctor"] == []
+    asked = Run.open("runs/digits-001").event("asked")
+    assert asked is not None and asked["doctor"] == "heal"
 
 
 def test_the_recipe_may_stand_behind_its_options(leadline: Any, folder: Path) -> None:

@@ -39,8 +39,9 @@ FAR = 3.0
 RISE = 1.5
 """Times its lowest level that a loss has to stay above, in four blocks that rise one by one."""
 
-FLAT_SHARE, FLAT_STEPS, FLAT_FALL = 0.15, 200, 0.03
-"""A loss is flat that fell by less than 3 % in 15 % of the training, and 200 steps at least."""
+FLAT_SHARE, FLAT_STEPS, FLAT_FALL, FLAT_LEVEL = 0.15, 200, 0.02, 0.8
+"""A loss is flat that falls by less than 2 % between the halves of the last 15 % of the training,
+200 steps at least, while it is still above 0.8 of what it was at the start."""
 
 VANISHED, EXPLODED = 1e-7, 1e4
 """A gradient's norm, as it is, and over that at the start."""
@@ -198,22 +199,25 @@ def _lowest(losses: Sequence[float]) -> tuple[float, int]:
 def _flat(vitals: Vitals) -> list[Symptom]:
     losses = vitals.losses
     enough = max(FLAT_STEPS, round(FLAT_SHARE * vitals.total))
-    if len(losses) < enough or vitals.first > 1:
+    if len(losses) < enough or vitals.first > 1 or min(losses[:5]) <= 0:
         return []
-    start, lowest = statistics.median(losses[:5]), _lowest(losses)[0]
-    if not math.isfinite(lowest) or start <= 0 or lowest < (1 - FLAT_FALL) * start:
+    half = enough // 2
+    start = min(losses[:5])
+    before, now = (statistics.median(part) for part in (losses[-2 * half : -half], losses[-half:]))
+    if not math.isfinite(now) or now < FLAT_LEVEL * start or now < (1 - FLAT_FALL) * before:
         return []
     return [
         Symptom(
             kind="flat",
             step=vitals.step,
             since=0,
-            summary=f"the loss has not fallen in {len(losses):,} steps",
+            summary=f"the loss has not fallen in the last {2 * half:,} steps",
             evidence=(
                 Evidence(
-                    quantity="lowest level of the loss",
-                    measured=lowest,
-                    expected=f"well below that at the start, {start:.4g}",
+                    quantity=f"loss in the last {half:,} steps",
+                    measured=now,
+                    expected=f"below that of the {half:,} before, {before:.4g}, or far below that "
+                    f"at the start, {start:.4g}",
                 ),
             ),
         )

@@ -105,7 +105,7 @@ class Doctor:
             if self.mode == "heal":
                 said = f"the recipe was healed {self.healings} times already; {said}"
             return self._told(symptom, "advised", said)
-        diagnosis = self._diagnose()
+        diagnosis = self._diagnose(symptom)
         if diagnosis is None:
             return self._told(symptom, "not examined", "it could not be examined; it goes on")
         healed = heal_recipe(self.recipe, diagnosis, dataset=self.dataset)
@@ -115,7 +115,7 @@ class Doctor:
         said = f"nothing is changed: {reasons or 'no cause was proven'}"
         return self._told(symptom, "nothing proven", said, diagnosis=diagnosis)
 
-    def _diagnose(self) -> Diagnosis | None:
+    def _diagnose(self, symptom: Symptom) -> Diagnosis | None:
         """A diagnosis of the recipe while its training stands still."""
         self.terminal.say("doctor", "examining it; the training stands still meanwhile")
         setup = build_setup(self.recipe, self.dataset, device=self.execution.device)
@@ -126,7 +126,8 @@ class Doctor:
             return None
         cost = f"{duration(found.seconds)}, {found.steps:,} steps; allowed: {found.allowance}"
         self.terminal.say("doctor", f"{verdict(found.to_plain())} ({cost})")
-        keep_diagnosis(self.run, {**found.to_plain(), "history": []})
+        when = f"step {symptom.step:,}: {symptom.summary}; this is of the recipe as it was then"
+        keep_diagnosis(self.run, {**found.to_plain(), "history": [when]})
         return found
 
     def _told(

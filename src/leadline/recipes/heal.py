@@ -63,7 +63,7 @@ def heal_recipe(recipe: Recipe, diagnosis: Diagnosis, *, dataset: Dataset) -> He
             setup = build_setup(changed, dataset, device="cpu")
             setup.optimizer(setup.model())
         except LeadlineError as error:
-            left.append((finding, error.received))
+            left.append((finding, f"expected {error.expected}, received {error.received}"))
             continue
         if changed == recipe:
             left.append((finding, "the recipe says it already"))

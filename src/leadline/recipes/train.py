@@ -33,7 +33,7 @@ from leadline.training.recipe import Recipe
 from leadline.training.run import Run
 from leadline.training.state import TrainingState
 from leadline.training.step import Step
-from leadline.training.train import SAVE_INTERVAL, Observer, Validation, train_setup
+from leadline.training.train import SAVE_INTERVAL, Validation, train_setup
 from leadline.training.tune import Tuning, cache_file, tune
 
 BUDGET_SHARE = 0.85
@@ -208,7 +208,7 @@ class _Training:
         setup = build_setup(doctor.recipe, self.prepared.dataset, device=execution.device)
         attendant = doctor.attend()
 
-        def observe(state: TrainingState) -> Observer:
+        def observe(state: TrainingState) -> Watch | AttendedWatch:
             """Look on: the journal and the report tell what every layer did."""
             watch = Watch(state.forward, state.optimizer, start=state.counters.step)
             return watch if attendant is None else AttendedWatch(watch, attendant)

@@ -24,9 +24,13 @@ def doctor_section(history: Sequence[Row]) -> str:
     if not rows:
         return ""
     healed = sum(row["outcome"] == "healed" for row in rows)
-    reading = f"The training was attended, and spoken up about {plural(len(rows), 'time')}"
-    reading += f"; {plural(healed, 'time')} its recipe was changed." if healed else "."
+    reading = f"A doctor looked on while this was trained, and spoke up {_times(len(rows))}"
+    reading += f"; the recipe was changed {_times(healed)}." if healed else "; nothing was changed."
     return section("The doctor", prose(reading), *map(_entry, rows), anchor="doctor")
+
+
+def _times(number: int) -> str:
+    return {1: "once", 2: "twice"}.get(number, f"{number} times")
 
 
 def _entry(row: Row) -> str:
@@ -60,7 +64,8 @@ def _entry(row: Row) -> str:
                 f"found: {causes or 'nothing'}."
             )
         )
-    parts.append(prose(row["says"]))
+    says = row["says"]
+    parts.append(prose(f"{says[:1].upper()}{says[1:]}."))
     if row.get("diff"):
         kinds = {"+": "plus", "-": "minus"}
         lines = "".join(
