@@ -3,9 +3,10 @@
 A trunk is found in any model, by three properties of its calls in one pass. Its blocks are modules
 of one class, each called once, that hand on a tensor of the shape they were given; each block
 depends on the one before it; and no shortcut leads past them. A shortcut is read from autograd's
-graph: a way from the input of a later block back to what came before an earlier one on which no
-weight and no attention lies. So `x + f(x)` is found wherever it is written: in the block, in the
-code around it, as a gate or as a concatenation, before a norm or behind it.
+graph: a way from what comes behind a block back to what came before it, either without passing the
+block's output, or on which no weight and no attention lies. So `x + f(x)` is found wherever it is
+written: in the block, in the code around it, as a gate or as a concatenation, before a norm or
+behind it, with a weight of its own or without.
 
 What passes is measured by what tells rows apart. With x of a row and m the mean of the rows,
 
@@ -46,6 +47,7 @@ LONGEST_WALK = 1000
 
 LONGEST_SHORTCUT = 6
 """Blocks that one shortcut leads past, at most: an Inception-ResNet's branch holds no more."""
+
 
 _MIXING = (
     *("Addmm", "Mm", "Bmm", "Baddbmm", "Addmv", "Mv", "Linear", "Bilinear", "Einsum", "Dot"),
@@ -201,7 +203,7 @@ def _dependent(members: Sequence[_Run]) -> list[list[_Run]]:
     chains: list[list[_Run]] = [[]]
     for run in members:
         before = chains[-1][-1] if chains[-1] else None
-        if before is not None and before.target not in _behind(run.source, through_weights=True):
+        if before is not None and before.target not in _behind(run.source):
             chains.append([])
         chains[-1].append(run)
     return [chain for chain in chains if len(chain) >= FEWEST]
@@ -210,14 +212,17 @@ def _dependent(members: Sequence[_Run]) -> list[list[_Run]]:
 def _without_shortcut(chain: Sequence[_Run]) -> list[_Run]:
     """The longest part of the chain past whose blocks no shortcut leads."""
     covered = [False] * len(chain)
-    before = [_behind(run.source, through_weights=True) for run in chain]
+    before = [_behind(run.source) for run in chain]
     ends = [*(run.source for run in chain[1:]), chain[-1].target]
-    for last, node in enumerate(ends):
-        reached = {n for n in _behind(node, through_weights=False) if not _is_parameter(n)}
-        for first in range(max(0, last - LONGEST_SHORTCUT + 1), last + 1):
-            if reached & before[first]:
+    for last, end in enumerate(ends):
+        unweighted = _behind(end, through_weights=False)
+        for first in range(last, max(0, last - LONGEST_SHORTCUT + 1) - 1, -1):
+            if all(covered[first : last + 1]):
+                continue
+            around = _behind(end, without=[run.target for run in chain[first : last + 1]])
+            met = (unweighted | around) & before[first]
+            if any(_operation(node) != "AccumulateGrad" for node in met):
                 covered[first : last + 1] = [True] * (last + 1 - first)
-                break
     best: list[_Run] = []
     part: list[_Run] = []
     for run, past in zip(chain, covered, strict=True):
@@ -226,9 +231,10 @@ def _without_shortcut(chain: Sequence[_Run]) -> list[_Run]:
     return best
 
 
-def _behind(node: Any, *, through_weights: bool) -> set[Any]:
-    """The nodes that autograd would come to from this one; not past a weight, unless told to."""
-    if node is None:
+def _behind(node: Any, *, through_weights: bool = True, without: Sequence[Any] = ()) -> set[Any]:
+    """The nodes that autograd comes to from this one, but for ways through some of them."""
+    closed = set(without) | {None}
+    if node in closed:
         return set()
     seen, waiting = {node}, deque([node])
     while waiting and len(seen) < LONGEST_WALK:
@@ -236,14 +242,10 @@ def _behind(node: Any, *, through_weights: bool) -> set[Any]:
         if not through_weights and _operation(here).startswith(_MIXING):
             continue
         for following, _ in here.next_functions:
-            if following is not None and following not in seen:
+            if following not in closed and following not in seen:
                 seen.add(following)
                 waiting.append(following)
     return seen
-
-
-def _is_parameter(node: Any) -> bool:
-    return _operation(node) == "AccumulateGrad"
 
 
 def _operation(node: Any) -> str:

@@ -34,6 +34,7 @@ from torch.nn.utils import parametrize
 from torch.optim import Optimizer
 from torch.overrides import TorchFunctionMode
 
+from leadline.core.grafts import graft_around, graft_behind
 from leadline.core.taps import Taps, tensors_in
 from leadline.doctor.remedies.surgery import operated
 from leadline.doctor.remedy import Remedy
@@ -52,7 +53,7 @@ def shortcuts(blocks: Sequence[str]) -> Remedy:
 
     def change(model: nn.Module) -> None:
         for name in blocks:
-            model.get_submodule(name).register_forward_hook(_Shortcut(scale), with_kwargs=True)
+            graft_behind(model.get_submodule(name), _Shortcut(scale), keywords=True)
 
     return Remedy(
         title=f"a residual path around each of {len(blocks)} blocks: x + block(x) / "
@@ -64,7 +65,7 @@ def shortcuts(blocks: Sequence[str]) -> Remedy:
 
 
 class _Shortcut:
-    """A forward hook: the first floating argument is added to the scaled first output."""
+    """A graft: the first floating argument is added to the scaled first output."""
 
     def __init__(self, scale: float) -> None:
         self.scale = scale
@@ -307,8 +308,7 @@ def _near_identity(module: nn.Module) -> None:
     """Let an attention hand on each position's own value but for a share of the others'."""
     if not isinstance(module, nn.MultiheadAttention):
         scope = _Scope()
-        module.register_forward_pre_hook(scope.enter)
-        module.register_forward_hook(scope.leave, always_call=True)
+        graft_around(module, scope.enter, scope.leave)
         return
     width = module.embed_dim
     if module._qkv_same_embed_dim:
@@ -320,13 +320,13 @@ def _near_identity(module: nn.Module) -> None:
     for bias in biases:
         if bias is not None:
             nn.init.zeros_(bias)
-    module.register_forward_hook(_own_value, with_kwargs=True)
+    graft_behind(module, _own_value, keywords=True)
 
 
 def _own_value(
     module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
 ) -> Any:
-    """The hook on nn.MultiheadAttention: own W_o W_v x + others attention(x)."""
+    """The graft on nn.MultiheadAttention: own W_o W_v x + others attention(x)."""
     assert isinstance(module, nn.MultiheadAttention), "it is put on such modules only"
     value: Tensor = args[2] if len(args) > 2 else kwargs["value"]
     width, same = module.embed_dim, module._qkv_same_embed_dim
@@ -338,12 +338,12 @@ def _own_value(
 
 
 class _Scope:
-    """Hooks around a module that calls torch's own attention: inside it, I is mixed into A."""
+    """Grafts around a module that calls torch's own attention: inside it, I is mixed into A."""
 
     def __init__(self) -> None:
         self.open: list[ExitStack] = []
 
-    def enter(self, module: nn.Module, args: tuple[Any, ...]) -> None:
+    def enter(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self.open.append(ExitStack())
         self.open[-1].enter_context(_Mixed(module))
 
