@@ -99,3 +99,22 @@ def test_a_change_of_the_loop_is_no_change_of_a_setup(line: Setup) -> None:
 
 def test_every_cause_with_a_judge_of_its_own_is_a_word_of_the_vocabulary() -> None:
     assert all(family_of(cause) for cause in JUDGES)
+
+
+def test_a_suspicion_is_tried_on_the_setup_as_healed_so_far(line: Setup) -> None:
+    patient = Patient(line, seconds=5)
+    course = course_of(patient)
+    course.setup = rate_times(100.0, 1e-4)(line)
+    tried = attempt(patient, course, rate(10.0))  # type: ignore[arg-type]
+    by_hand = rate_times(1000.0, 1e-4)(line)
+    assert tried.outcome.losses == pytest.approx(patient.arm(setup=by_hand).losses)
+
+
+def test_adopted_remedies_add_up(line: Setup) -> None:
+    patient = Patient(line, seconds=5)
+    course = course_of(patient)
+    for factor in (10.0, 20.0, 30.0):
+        adopt(course, attempt(patient, course, rate(factor)))  # type: ignore[arg-type]
+    optimizer = course.setup.optimizer(nn.Linear(1, 1))
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(0.6)
+    assert len(course.proven) == 3

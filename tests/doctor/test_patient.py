@@ -223,7 +223,7 @@ def test_a_loss_that_cannot_be_computed_leaves_what_the_check_says() -> None:
 @pytest.mark.parametrize(
     ("broken", "received"),
     [
-        ({"model": lambda: None}, "AttributeError"),
+        ({"model": lambda: {}["net"]}, "KeyError: 'net'"),
         ({"optimizer": lambda model: torch.optim.SGD([], lr=0.1)}, "empty parameter list"),
         ({"schedule": lambda optimizer: {}["missing"]}, "KeyError: 'missing'"),
     ],

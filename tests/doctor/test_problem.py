@@ -91,6 +91,27 @@ def test_the_axis_of_the_classes_is_the_one_the_loss_uses() -> None:
     assert read_problem(outputs, targets, second).axis == 1
 
 
+def test_filler_among_zeros_and_ones_does_not_count() -> None:
+    wanted = (torch.rand(60) < 0.4).float()
+    filled = torch.cat([wanted, torch.full((20,), -1.0)])[:, None]
+    scores = torch.randn(80, 1)
+    assert read_problem(scores, filled, None) == YES_NO
+    assert judge(scores, filled, YES_NO) == judge(scores[:60], wanted[:, None], YES_NO)
+
+
+@pytest.mark.parametrize("values", [(-1.0, 1.0), (-1.0, 0.0, 1.0)])
+def test_answers_of_minus_1_under_a_squared_error_are_numbers(values: tuple[float, ...]) -> None:
+    targets = torch.tensor(values).repeat(8)[:, None]
+    nature = ask_loss(functional.mse_loss, torch.randn_like(targets), targets)
+    assert nature.kind == "squared"
+    assert read_problem(torch.zeros_like(targets), targets, nature) == NUMBERS
+
+
+def test_answers_of_minus_1_and_1_alone_are_no_filler() -> None:
+    targets = torch.tensor([-1.0, 1.0] * 8)[:, None]
+    assert read_problem(torch.zeros_like(targets), targets, None) == NUMBERS
+
+
 def test_text_has_its_classes_last_without_a_loss_to_ask() -> None:
     found = read_problem(torch.zeros(4, 6, 50), torch.ones(4, 6, dtype=torch.long), None)
     assert (found.kind, found.axis, found.classes) == ("classes", 2, 50)

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 from torch.optim import Optimizer
 
+from leadline.doctor.arm import Outcome
 from leadline.doctor.course import Course, Tried
 from leadline.doctor.patient import Patient
+from leadline.doctor.problem import Verdict
 from leadline.doctor.rate_search import try_rates
+from leadline.doctor.remedy import Remedy
 from leadline.training.setup import Setup
 
 
@@ -64,3 +69,159 @@ def test_plain_descent_that_stands_still_at_a_usual_rate_is_tried_with_another_o
     tried = list(try_rates(patient, course))
     assert course.base.verdict.error > 0.9
     assert [(entry.finding.cause, entry.helps) for entry in tried] == [("optimizer_wrong", True)]
+
+
+# ------------------------------------------------------ arms drawn by hand: an end for each rate
+
+FALLING = tuple(0.97**n for n in range(40))
+FLAT = (1.0,) * 40
+LEAPING = (*FALLING[:20], 90.0, *FALLING[21:])
+
+
+def outcome(error: float, losses: tuple[float, ...] = FALLING, *, ended: str = "") -> Outcome:
+    verdict = Verdict(error=error, surprise=error)
+    return Outcome(
+        steps=len(losses),
+        losses=losses,
+        norms=losses,
+        training=verdict,
+        held_out=None,
+        halfway=None,
+        in_training=None,
+        ended=ended,
+        seconds=0.1,
+        model=None,
+    )
+
+
+Ends = Callable[[str, float], Outcome]
+
+
+def searched(
+    ends: Ends, monkeypatch: pytest.MonkeyPatch, *, kind: Any = torch.optim.Adam, lr: float = 1e-2,
+    arms: float = math.inf,
+) -> tuple[list[tuple[str, float, bool]], list[float]]:  # fmt: skip
+    """What the search yields as (cause, rate, helps), and the rates of the arms it ran."""
+    data = [(torch.randn(32, 4), torch.arange(32) % 3)] * 8
+    setup = Setup(
+        model=lambda: nn.Linear(4, 3),
+        batches=data,
+        loss=nn.CrossEntropyLoss(),
+        optimizer=lambda model: kind(model.parameters(), lr=lr),
+    )
+    patient = Patient(setup, seconds=5)
+    rates: list[float] = []
+
+    def arm(remedy: Remedy | None = None, *, setup: Setup, times: float = 1.0) -> Outcome:
+        assert remedy is not None
+        optimizer = remedy(setup).optimizer(nn.Linear(4, 3))
+        rates.append(optimizer.param_groups[0]["lr"])
+        return ends(type(optimizer).__name__, rates[-1])
+
+    monkeypatch.setattr(patient, "arm", arm)
+    monkeypatch.setattr(patient, "affords", lambda count=1.0: len(rates) < arms)
+    base = ends(kind.__name__, lr)
+    course = Course(setup=setup, base=base, certain=[], proven=[], ruled_out=[], untried=[])
+    found = [
+        (
+            tried.finding.cause,
+            tried.finding.change(setup).optimizer(nn.Linear(4, 3)).param_groups[0]["lr"],  # type: ignore[misc]
+            tried.helps,
+        )
+        for tried in try_rates(patient, course)
+    ]
+    return found, rates
+
+
+def by_rate(best: float, *, kind: str = "Adam", worst: float = 0.95) -> Ends:
+    """Errors that grow with the distance from the best rate, in powers of ten."""
+
+    def end(name: str, rate: float) -> Outcome:
+        apart = abs(math.log10(rate / best))
+        error = min(worst, 0.02 + 0.4 * apart) if name == kind else worst
+        jumps = name == kind and rate > 30 * best
+        return outcome(worst if jumps else error, LEAPING if jumps else FALLING)
+
+    return end
+
+
+def near(rate: float) -> Any:
+    return pytest.approx(rate, rel=1e-6)
+
+
+def test_a_rate_far_too_low_is_raised_as_long_as_that_helps(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    found, rates = searched(by_rate(1e-2), monkeypatch, lr=1e-4)
+    assert found == [("lr_too_low", near(1e-2), True)]
+    assert rates == [near(1e-3), near(1e-2), near(1e-1)]
+
+
+def test_a_restless_training_is_tried_at_lower_rates_first(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    found, rates = searched(by_rate(1e-2), monkeypatch, lr=1.0)
+    assert found == [("lr_too_high", near(1e-2), True)]
+    assert rates[:2] == [near(0.1), near(1e-2)]
+
+
+def test_a_training_that_does_well_is_only_asked_the_next_rates(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    found, rates = searched(by_rate(1e-2), monkeypatch, lr=1e-2)
+    assert found == []
+    assert rates == [near(0.1), near(1.0), near(1e-3), near(1e-4)]
+
+
+def test_one_that_breaks_off_is_followed_far_down(monkeypatch: pytest.MonkeyPatch) -> None:
+    def end(name: str, rate: float) -> Outcome:
+        broken = rate > 2e-4
+        return outcome(0.1, FALLING, ended="loss nan at step 3" if broken else "")
+
+    found, rates = searched(end, monkeypatch, lr=1.0)
+    assert found == [("lr_too_high", near(1e-4), True)]
+    assert len(rates) == 4
+
+
+def test_where_a_rate_is_only_faster_nothing_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tenth of the rate leaves an error of 0.3, ten times as much 0.2: haste, and no cause."""
+
+    def end(name: str, rate: float) -> Outcome:
+        return outcome(max(0.05, 0.3 + 0.1 * math.log10(1e-2 / rate)))
+
+    found, _ = searched(end, monkeypatch, lr=1e-2)
+    assert found == []
+
+
+def test_plain_descent_that_gets_nowhere_is_tried_with_adam_first(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    found, rates = searched(
+        lambda name, rate: outcome(0.1 if name == "Adam" else 1.0, FLAT),
+        monkeypatch,
+        kind=torch.optim.SGD,
+        lr=1e-2,
+    )
+    assert found == [("optimizer_wrong", near(1e-3), True)]
+    assert len(rates) == 1
+
+
+def test_another_optimizer_is_the_last_resort_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    def momentum(parameters: Any, lr: float) -> torch.optim.Optimizer:
+        return torch.optim.SGD(parameters, lr=lr, momentum=0.9)
+
+    momentum.__name__ = "SGD"
+    found, rates = searched(
+        lambda name, rate: outcome(0.1 if name == "Adam" else 1.0, FLAT),
+        monkeypatch,
+        kind=momentum,
+        lr=1e-2,
+    )
+    assert found == [("optimizer_wrong", near(1e-3), True)]
+    assert len(rates) > 1
+
+
+def test_it_stops_when_the_allowance_is_spent(monkeypatch: pytest.MonkeyPatch) -> None:
+    found, rates = searched(by_rate(1e-2), monkeypatch, lr=1e-4, arms=1)
+    assert len(rates) == 1
+    assert found == [("lr_too_low", near(1e-3), True)]

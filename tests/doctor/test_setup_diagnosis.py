@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
 
+from leadline.core.errors import MeasurementError
 from leadline.doctor.setup_diagnosis import diagnose_setup
 from leadline.training.execution import Execution
 from leadline.training.setup import Setup
@@ -76,3 +79,32 @@ def test_the_arms_run_in_the_execution_that_is_given(precision: str) -> None:
     execution = Execution(precision=precision, threads=1)  # type: ignore[arg-type]
     diagnosis = diagnose_setup(setup_of(nn.Softmax(dim=1)), seconds=5, execution=execution)
     assert diagnosis.findings[0].cause == "double_softmax"
+
+
+def test_what_the_allowance_did_not_reach_is_a_limit() -> None:
+    setup = setup_of(epochs=900)
+    sick = replace(
+        setup,
+        model=lambda: nn.Sequential(
+            nn.Linear(4, 8), nn.Sigmoid(), nn.Linear(8, 8), nn.Sigmoid(), nn.Linear(8, 3)
+        ),
+        optimizer=lambda model: torch.optim.SGD(model.parameters(), lr=1e-2),
+    )
+    diagnosis = diagnose_setup(sick, steps=1)
+    (limit,) = diagnosis.limits
+    assert limit.startswith("the allowance was spent before these could be tried: ")
+    assert "hidden_activation_wrong" in limit
+
+
+def test_batches_that_can_be_run_through_once_are_a_limit() -> None:
+    setup = setup_of()
+    once = replace(setup, batches=(batch for batch in setup.batches))
+    diagnosis = diagnose_setup(once, seconds=5)
+    assert any("only once" in limit for limit in diagnosis.limits)
+    assert diagnosis.problem == "one of 3 classes"
+    assert diagnosis.baseline is not None and diagnosis.baseline.error < 0.5
+
+
+def test_a_setup_without_batches_is_an_error() -> None:
+    with pytest.raises(MeasurementError, match="batches that are empty"):
+        diagnose_setup(replace(setup_of(), batches=[]))

@@ -89,7 +89,7 @@ def read_problem(outputs: Tensor, targets: Any, nature: LossNature | None) -> Pr
         found = _class_numbers(outputs, targets, nature)
         if found is not None:
             return found
-    known = targets[targets != FILLER]
+    known = _without_filler(targets, nature)
     if bool(((known == 0) | (known == 1)).all()) and targets.numel() == outputs.numel():
         return _zeros_and_ones(outputs, targets)
     rows = targets.shape == outputs.shape and targets.ndim >= 2 and targets.shape[1] > 1
@@ -101,6 +101,14 @@ def read_problem(outputs: Tensor, targets: Any, nature: LossNature | None) -> Pr
     if targets.numel() == outputs.numel() or _broadcastable(outputs, targets):
         return Problem(kind="numbers")
     return Problem(kind="unknown")
+
+
+def _without_filler(targets: Tensor, nature: LossNature | None) -> Tensor:
+    """The targets that count. Where -1 and 1 are the answers, or numbers, -1 is no filler."""
+    numbers = nature is not None and nature.kind in ("squared", "absolute")
+    if numbers or not bool((targets == 0).any()):
+        return targets
+    return targets[targets != FILLER]
 
 
 def _class_numbers(outputs: Tensor, targets: Tensor, nature: LossNature | None) -> Problem | None:

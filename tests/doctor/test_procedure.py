@@ -1,0 +1,190 @@
+"""Tests of the procedure: what is certain first, each cause once, and nothing beyond the budget."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.optim import SGD, Adam
+
+from leadline.doctor import procedure
+from leadline.doctor.finding import Evidence, Finding
+from leadline.doctor.patient import Patient
+from leadline.doctor.procedure import (
+    CERTAIN,
+    FITTING,
+    ON_TRIAL,
+    STRUCTURE,
+    SUSPECTED,
+    first_look,
+    run,
+)
+from leadline.doctor.vocabulary import family_of
+from leadline.training.setup import Setup
+
+GENERATOR = torch.Generator().manual_seed(0)
+INPUTS = torch.randn(512, 8, generator=GENERATOR)
+CLASSES = (INPUTS[:, :4] + 0.1 * torch.randn(512, 4, generator=GENERATOR)).argmax(dim=1)
+HELD = torch.randn(128, 8, generator=GENERATOR)
+
+
+def network(*ending: Callable[[], nn.Module]) -> Callable[[], nn.Module]:
+    return lambda: nn.Sequential(
+        nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, 4), *(make() for make in ending)
+    )
+
+
+def setup_of(targets: Tensor = CLASSES, *, inputs: Tensor = INPUTS, **changes: Any) -> Setup:
+    parts: dict[str, Any] = {
+        "model": network(),
+        "batches": list(zip(inputs.split(32), targets.split(32), strict=True)),
+        "loss": nn.CrossEntropyLoss(),
+        "optimizer": lambda model: Adam(model.parameters(), lr=1e-2),
+        "epochs": 6,
+    }
+    return Setup(**(parts | changes))
+
+
+def causes(findings: list[Finding]) -> list[str]:
+    return [finding.cause for finding in findings]
+
+
+# ----------------------------------------------------------------------------------- what is found
+
+
+def test_a_healthy_training_has_no_cause() -> None:
+    course, sick = run(Patient(setup_of(), seconds=10))
+    assert causes(course.certain) == ["validation_missing"]
+    assert course.proven == []
+    assert course.base is sick and sick.verdict.error < 0.2
+
+
+SICK: dict[str, dict[str, Any]] = {
+    "double_softmax": {"model": network(lambda: nn.Softmax(dim=1))},
+    "lr_too_low": {"optimizer": lambda model: Adam(model.parameters(), lr=1e-5)},
+    "lr_too_high": {"optimizer": lambda model: Adam(model.parameters(), lr=30.0)},
+    "optimizer_missing_params": {
+        "model": lambda: nn.Sequential(*network()(), nn.Linear(4, 4)),
+        "optimizer": lambda model: (
+            SGD([next(iter(model[4:].parameters()))], lr=0.1)
+            if len(model) > 4
+            else SGD(model[3].parameters(), lr=0.1)
+        ),
+    },
+    "gradient_sign_flipped": {
+        "optimizer": lambda model: SGD(model.parameters(), lr=0.05, maximize=True)
+    },
+    "labels_shifted": {"targets": CLASSES + 1},
+}
+
+
+@pytest.mark.parametrize("cause", SICK)
+def test_the_cause_is_found_proven_and_healed(cause: str) -> None:
+    patient = Patient(setup_of(**SICK[cause]), seconds=15)
+    course, sick = run(patient)
+    found = {f.cause: f for f in [*course.certain, *course.proven]}
+    assert cause in found
+    finding = found[cause]
+    assert finding.proven and finding.change is not None
+    assert finding.severity in ("error", "warning")
+    if finding.trial is not None:
+        assert finding.trial.without.error == pytest.approx(sick.verdict.error, nan_ok=True)
+
+
+def test_each_cause_is_told_once() -> None:
+    inputs = INPUTS * 300 + 1000
+    setup = setup_of(inputs=inputs, model=network(lambda: nn.Softmax(dim=1)))
+    course, _ = run(Patient(setup, seconds=10))
+    told = causes([*course.certain, *course.proven])
+    assert len(told) == len(set(told))
+
+
+def test_the_healed_setup_is_the_one_with_every_adopted_remedy() -> None:
+    patient = Patient(setup_of(model=network(lambda: nn.Softmax(dim=1))), seconds=10)
+    course, sick = run(patient)
+    again = patient.arm(setup=course.setup)
+    assert again.losses == course.base.losses
+    assert again.verdict.error < sick.verdict.error
+
+
+# ----------------------------------------------------------------------------------- the first look
+
+
+def looking(*findings: Finding) -> Callable[[Patient], Iterator[Finding]]:
+    return lambda patient: iter(findings)
+
+
+def plain(cause: str, severity: Any = "error") -> Finding:
+    return Finding(
+        cause=cause,
+        severity=severity,
+        summary=severity,
+        evidence=(Evidence(quantity="q", measured=1.0, expected="0"),),
+        remedy="",
+    )
+
+
+@pytest.fixture
+def healthy() -> Patient:
+    return Patient(setup_of(epochs=1), seconds=1)
+
+
+def test_what_is_certain_is_no_more_suspected(
+    healthy: Patient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(procedure, "CERTAIN", (looking(plain("graph_cut")),))
+    monkeypatch.setattr(
+        procedure,
+        "SUSPECTED",
+        (looking(plain("graph_cut", "note"), plain("loss_wrong", "note"), plain("loss_wrong")),),
+    )
+    certain, suspects = first_look(healthy)
+    assert causes(certain)[0] == "graph_cut"
+    assert causes(suspects) == ["loss_wrong"]
+
+
+@pytest.mark.parametrize("error", [RuntimeError("torn"), ValueError("torn"), IndexError("torn")])
+def test_a_family_that_fails_is_said_and_the_others_go_on(
+    healthy: Patient, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def failing(patient: Patient) -> Iterator[Finding]:
+        yield plain("batch_leak")
+        raise error
+
+    failing.__module__ = "leadline.doctor.causes.suspected.example"
+    monkeypatch.setattr(procedure, "CERTAIN", (failing, looking(plain("graph_cut"))))
+    certain, _ = first_look(healthy)
+    assert causes(certain)[0] == "graph_cut"
+    assert "what example looks at could not be told: torn" in healthy.limits
+
+
+def test_all_causes_named_here_are_words_of_the_vocabulary() -> None:
+    assert all(family_of(cause) for cause in ON_TRIAL | STRUCTURE)
+    assert all(callable(look) for look in (*CERTAIN, *FITTING, *SUSPECTED))
+
+
+# -------------------------------------------------------------------------------------- the budget
+
+
+@pytest.mark.parametrize("steps", [1, 100, 400])
+def test_the_steps_of_the_allowance_are_kept(steps: int) -> None:
+    """But for the training as it is, which is always run, and the first five."""
+    setup = setup_of(epochs=500, optimizer=lambda model: Adam(model.parameters(), lr=1e-5))
+    patient = Patient(setup, steps=steps)
+    run(patient)
+    assert patient.allowance.spent_steps <= max(steps, 5 + patient.steps)
+
+
+def test_what_could_not_be_tried_is_kept_as_untried() -> None:
+    sigmoids = lambda: nn.Sequential(  # noqa: E731 - one factory
+        nn.Linear(8, 8), nn.Sigmoid(), nn.Linear(8, 8), nn.Sigmoid(), nn.Linear(8, 4)
+    )
+    setup = setup_of(
+        model=sigmoids, epochs=500, optimizer=lambda model: SGD(model.parameters(), lr=1e-2)
+    )
+    course, _ = run(Patient(setup, steps=1))
+    assert "hidden_activation_wrong" in causes(course.untried)
+    assert course.proven == [] and course.ruled_out == []
