@@ -50,7 +50,7 @@ def test_an_unknown_verb_is_met_with_the_nearest_one(leadline: Any) -> None:
     assert said.code == 2 and said.out == ""
     assert said.err == (
         "error: ConfigError\n"
-        "expected one of the verbs train, check, predict, report, list, env\n"
+        "expected one of the verbs train, check, diagnose, predict, report, list, env\n"
         "received 'trian' (did you mean 'train'?)\n"
         "do this  see leadline --help\n"
     )
@@ -74,6 +74,7 @@ def test_an_unknown_option_exits_with_2_and_is_named(leadline: Any, verb: str) -
     words = {
         "train": ["digits"],
         "check": ["digits"],
+        "diagnose": ["digits"],
         "predict": ["run", "image"],
         "report": ["run"],
     }.get(verb, [])

@@ -89,6 +89,7 @@ def test_the_doctor_is_asked_for_by_one_word_and_heals_unless_it_is_told_to_advi
         "heal",
         "digits",
     ]
+    assert verb._with_mode([]) == []
     assert verb._with_mode(["digits", "--doctor"]) == ["digits", "--doctor", "heal"]
     for mode in ("off", "advise", "heal"):
         assert verb._with_mode(["--doctor", mode, "digits"]) == ["--doctor", mode, "digits"]

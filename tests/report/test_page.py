@@ -60,6 +60,9 @@ def hostile(finished: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return report(finished.renamed(tmp_path_factory.mktemp("hostile") / "<b>run", HOSTILE))
 
 
+OF_SOME = ("doctor", "diagnosis")  # chapters of a run that was attended, or diagnosed
+
+
 class Outline(HTMLParser):
     """Checks that every element is closed where it should be; keeps tags, links and text."""
 
@@ -90,7 +93,7 @@ def test_the_report_has_every_chapter_and_its_contents_link_to_them(page: Path) 
     outline = Outline(page.read_text())
     anchors = [attrs["id"] for tag, attrs in outline.tags if tag == "section"]
     links = [attrs["href"] for tag, attrs in outline.tags if tag == "a"]
-    assert anchors == list(CONTENTS)
+    assert anchors == [anchor for anchor in CONTENTS if anchor not in OF_SOME]
     assert links == [f"#{anchor}" for anchor in anchors]
 
 
@@ -252,7 +255,7 @@ def test_a_browser_draws_it_without_overlaps_or_sideways_scrolling(
     assert found["images"] > 0
     assert len(found["figures"]) == 10
     assert min(found["figures"]) > 300
-    assert found["sections"] == len(CONTENTS)
+    assert found["sections"] == len(CONTENTS) - len(OF_SOME)
     assert found["title"] == "mlp on digits: Leadline report"
 
 

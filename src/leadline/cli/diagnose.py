@@ -1,8 +1,7 @@
 """leadline diagnose RUN | RECIPE | FILE.py:function: why a training does not do better, proven.
 
-Each cause is proven by a trial: a copy trained for a few steps with and without the remedy.
-FILE.py:function may return a Setup or (model, batch, loss[, optimizer]), or be your training itself
-as it is: it is run once, and what it does is recorded.
+Each cause is proven by a trial: copies trained for a few steps with and without the remedy.
+FILE.py:function returns a Setup or (model, batch, loss), or trains: then it is recorded.
 """
 
 from __future__ import annotations

@@ -171,9 +171,9 @@ def _with_mode(words: list[str]) -> list[str]:
     (['--doctor', 'heal', 'digits'], ['digits', '--doctor', 'advise'])
     """
     told: list[str] = []
-    for word, following in zip(words, [*words[1:], ""], strict=True):
+    for place, word in enumerate(words):
         told.append(word)
-        if word == "--doctor" and following not in get_args(Mode):
+        if word == "--doctor" and words[place + 1 : place + 2] not in ([m] for m in get_args(Mode)):
             told.append("heal")
     return told
 
