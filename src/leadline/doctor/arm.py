@@ -29,11 +29,15 @@ MOST_LETTERS = 200
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Probe:
-    """Examples that models are asked after an arm: batches of training data, and of held-out."""
+    """Examples that models are asked after an arm: batches of training data, and of held-out.
+
+    `complete` says that the training examples are all there are: no draw of them, no doubt.
+    """
 
     training: Sequence[tuple[Any, Any]]
     held_out: Sequence[tuple[Any, Any]]
     problem: Problem
+    complete: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -196,7 +200,9 @@ def ask(
     if found is None:
         return None
     try:
-        return judge_all(*found, probe.problem)
+        verdict = judge_all(*found, probe.problem)
+        whole = probe.complete and examples is probe.training
+        return replace(verdict, doubt=0.0) if whole else verdict
     except (RuntimeError, ValueError, IndexError):
         return None  # answers that are no more of the problem's shape
 

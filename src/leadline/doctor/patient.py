@@ -98,6 +98,7 @@ class Patient:
             training=_some(self.drawn.take(self._batches_for(ASKED)), ASKED),
             held_out=_some(self.held_out, ASKED),
             problem=self.problem,
+            complete=self._asks_all(),
         )
         self.total_steps = self._total()
         self.step_seconds, self.steps = self._measure(steps=steps, seconds=seconds)
@@ -160,6 +161,11 @@ class Patient:
         count = min(max(1, -(-examples // size)), 512)
         per_epoch = self.drawn.per_epoch
         return count if per_epoch is None else max(1, min(count, per_epoch))
+
+    def _asks_all(self) -> bool:
+        """Whether the examples asked are the whole training set, not a draw of it."""
+        per_epoch = self.drawn.per_epoch
+        return per_epoch is not None and per_epoch * _examples(self.first) <= ASKED
 
     def _problem(self) -> Problem:
         seen = self.seen
