@@ -180,6 +180,30 @@ def test_a_source_is_put_back_after_an_error_too() -> None:
     assert streams() == before
 
 
+def test_what_is_written_into_the_drawn_batches_does_not_reach_the_users_own() -> None:
+    own = [(torch.ones(3), torch.zeros(3)), {"x": torch.ones(3), "names": ["a"]}, torch.ones(3)]
+
+    class Persistent:
+        def __iter__(self) -> Iterator[Any]:
+            return iter(own)
+
+    for source in (own, Persistent()):
+        pair, mapping, alone = Drawn(source, seed=0).take(3)
+        for tensor in (*pair, mapping["x"], alone):
+            tensor.fill_(9.0)
+        assert mapping["names"] == ["a"]
+    assert own[0][0].sum() == 3 and own[0][1].sum() == 0  # type: ignore[index, union-attr]
+    assert own[1]["x"].sum() == 3 and own[2].sum() == 3  # type: ignore[index, union-attr, call-overload]
+
+
+def test_what_a_list_holds_in_every_epoch_is_the_same_copy_each_time() -> None:
+    """A network that writes into a list's batches finds in epoch 2 what it wrote in epoch 1."""
+    pair = (torch.ones(3), torch.zeros(3))
+    drawn = Drawn([pair, pair], seed=0).take(6)
+    assert all(batch is drawn[0] for batch in drawn)
+    assert drawn[0][0] is not pair[0]
+
+
 # --------------------------------------------------------------------------------------- its length
 
 

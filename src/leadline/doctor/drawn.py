@@ -6,10 +6,12 @@ position and generator are put back where they were; what can be run through onl
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
 
 from leadline.core.errors import MeasurementError
 from leadline.core.seeds import preserved_random_state, seed_everything
@@ -37,6 +39,7 @@ class Drawn:
         self._bytes = 0
         self._closed = False
         self._counted: int | None = None
+        self._copies: dict[int, Any] = {}
         self.limits: list[str] = []
         self.once = isinstance(source, Iterator)  # asked without iter(), which may draw numbers
         if self.once:
@@ -93,7 +96,7 @@ class Drawn:
         while len(self._kept) < count and not self._closed:
             before = len(self._kept)
             for batch in self._epoch():
-                self._kept.append(batch)
+                self._kept.append(self._own(batch))
                 self._bytes += _size(batch)
                 if self._bytes > MEMORY:
                     self._closed = True
@@ -127,6 +130,19 @@ class Drawn:
                 f"the batches ended after {len(self._kept)} with {type(error).__name__}: {error}"
             )
 
+    def _own(self, batch: Any) -> Any:
+        """A copy of what the user may hold too, for some networks write into their inputs.
+
+        What a list holds twice, or in each epoch, is the same copy each time.
+        """
+        if isinstance(self._source, DataLoader | Positioned):
+            return batch  # made for whoever asked
+        if not isinstance(self._source, list | tuple):
+            return _copy(batch)
+        if id(batch) not in self._copies:
+            self._copies[id(batch)] = _copy(batch)
+        return self._copies[id(batch)]
+
     def _tell(self, limit: str) -> None:
         if limit not in self.limits:
             self.limits.append(limit)
@@ -139,6 +155,17 @@ def _generators(source: Any) -> list[torch.Generator]:
     owners = (source, getattr(source, "dataset", None), sampler, batched)
     found = [getattr(owner, "generator", None) for owner in owners]
     return list({id(g): g for g in found if isinstance(g, torch.Generator)}.values())
+
+
+def _copy(batch: Any) -> Any:
+    """The batch with tensors of its own; what is no tuple, list or mapping of them stays."""
+    if isinstance(batch, Tensor):
+        return batch.clone()
+    if isinstance(batch, Mapping):
+        return {key: _copy(entry) for key, entry in batch.items()}
+    if isinstance(batch, tuple | list) and not hasattr(batch, "_fields"):
+        return type(batch)(_copy(entry) for entry in batch)
+    return batch
 
 
 def _same(left: Any, right: Any) -> bool:
