@@ -5,12 +5,19 @@
 
 from __future__ import annotations
 
+import loops_evaluation
+import loops_gradient
+import loops_state
 import seeded_activation
 import seeded_architecture
 import seeded_data
+import seeded_initialisation
 import seeded_loss
 import seeded_numerics
+import seeded_optimisation
 import seeded_preprocessing
+import seeded_regularisation
+import seeded_training_loop
 import seeded_workers
 from case import Case
 
@@ -22,12 +29,21 @@ CHAPTERS = (
     seeded_loss,
     seeded_numerics,
     seeded_architecture,
+    seeded_initialisation,
+    seeded_regularisation,
+    seeded_optimisation,
+    seeded_training_loop,
+    loops_gradient,
+    loops_state,
+    loops_evaluation,
 )
 
 
 def cases() -> tuple[Case, ...]:
     """All of them, in the order of the vocabulary; no name comes twice."""
-    found = tuple(case for chapter in CHAPTERS for fault in chapter.FAULTS for case in fault.cases())
+    found = tuple(
+        case for chapter in CHAPTERS for fault in chapter.FAULTS for case in fault.cases()
+    )
     names = [case.name for case in found]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:

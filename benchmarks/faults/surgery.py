@@ -95,12 +95,15 @@ def more_outputs(program: Program, count: int) -> Program:
 
 
 def initialised(program: Program, begin: Callable[[Tensor], object]) -> Program:
-    """With every matrix of weights begun otherwise."""
+    """With every matrix of weights begun otherwise, and every layer's bias at 0."""
 
     def begun(model: nn.Module) -> None:
         with torch.no_grad():
             for parameter in model.parameters():
                 if parameter.ndim > 1:
                     begin(parameter)
+            for part in model.modules():
+                if isinstance(part, LAYERS) and part.bias is not None:
+                    part.bias.zero_()
 
     return within(program, begun)
