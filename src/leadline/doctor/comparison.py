@@ -25,10 +25,10 @@ SURE = 3.0
 
 def better(treated: Outcome, without: Outcome, *, material: float = MATERIAL) -> bool:
     """Whether the treated training ends clearly better."""
-    if _broken(treated):
+    if _broken(treated) or without.crashed:
         return False
     if _broken(without):
-        return treated.verdict.error < 1.5
+        return learns(treated) or _converges(treated)
     if math.isnan(treated.verdict.error) or math.isnan(without.verdict.error):
         return False
     return _clearly(treated.verdict, without.verdict, material)
@@ -99,6 +99,13 @@ def diverges(outcome: Outcome) -> bool:
 
 def _broken(outcome: Outcome) -> bool:
     return bool(outcome.ended) or math.isinf(outcome.verdict.error)
+
+
+def _converges(outcome: Outcome) -> bool:
+    """Whether the loss falls well below its start, and the answers are no worse than chance."""
+    losses = outcome.losses
+    fell = bool(losses) and smoothed(losses, last=8) < 0.8 * smoothed(losses[:3], last=3)
+    return fell and outcome.verdict.error < 1.1
 
 
 def learns(outcome: Outcome) -> bool:

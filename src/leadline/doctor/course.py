@@ -67,6 +67,10 @@ class Course:
 def attempt(patient: Patient, course: Course, finding: Finding) -> Tried:
     assert finding.change is not None, "suspicions bring their remedy"
     outcome = patient.arm(finding.change, setup=course.setup)
+    if outcome.crashed:
+        patient.limits.append(
+            f"the trial of {finding.cause} says nothing: it stopped with {outcome.ended}"
+        )
     judge = JUDGES.get(finding.cause, better)
     helps = judge(outcome, course.base)
     trial = trial_of(

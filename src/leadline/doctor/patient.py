@@ -23,6 +23,7 @@ from leadline.doctor.drawn import Drawn
 from leadline.doctor.examination import Examination
 from leadline.doctor.problem import Problem, read_problem
 from leadline.doctor.remedy import Remedy
+from leadline.doctor.repeatable import made_repeatable
 from leadline.training.execution import Execution
 from leadline.training.setup import Setup
 
@@ -40,6 +41,9 @@ SHORTEST, LONGEST = 48, 2000
 
 WHOLE = 3
 """Times the steps of an arm that a training may have to be run whole instead."""
+
+FEWEST_ARMS = 3
+"""Arms that an allowance in steps must hold: the training as it is, and two remedies."""
 
 ASKED = 1024
 """Examples a model is asked after an arm."""
@@ -90,6 +94,9 @@ class Patient:
         self.limits: list[str] = []
         self.drawn = Drawn(setup.batches, seed=setup.seed)
         self.first = self.drawn.take(1)[0]
+        repeatable = made_repeatable(setup, self.first)
+        self.setup = setup = repeatable.setup
+        self.limits += repeatable.limits
         self.checked: Checked = check_on(setup, self.first)
         self.gathered = _gather(self._several())
         self.held_out = _held_out(setup, self.limits)
@@ -209,6 +216,9 @@ class Patient:
         length = int(min(max(affordable, SHORTEST), LONGEST))
         if self.total_steps is not None and self.total_steps <= WHOLE * length:
             length = self.total_steps
+        left = self.allowance.steps - self.allowance.spent_steps
+        if length * FEWEST_ARMS > left:
+            length = int(left / FEWEST_ARMS)
         return each, max(1, length)
 
     @property
@@ -228,17 +238,17 @@ def _held_out(setup: Setup, limits: list[str]) -> list[Any]:
     """The validation batches, as many as are needed; a validation that fails is told."""
     if setup.validation is None:
         return []
-    kept: list[Any] = []
-    count = 0
+    drawn = Drawn(setup.validation, seed=setup.seed)
     try:
-        for batch in setup.validation:
-            kept.append(batch)
-            count += _examples(batch)
-            if count >= GATHERED:
-                break
-    except Exception as error:
-        limits.append(f"the validation batches failed: {type(error).__name__}: {error}")
-    return kept
+        first = drawn.take(1)[0]
+        count = -(-GATHERED // max(1, _examples(first)))
+        known = drawn.per_epoch
+        return drawn.take(count if known is None else max(1, min(count, known)))
+    except LeadlineError as error:
+        limits.append(f"the validation batches failed: {error.received}")
+        return []
+    finally:
+        limits += [said.replace("batches", "validation batches", 1) for said in drawn.limits]
 
 
 def _gather(batches: Sequence[Any]) -> tuple[Tensor, Tensor] | None:

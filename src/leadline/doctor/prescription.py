@@ -203,7 +203,8 @@ def _rate_higher(finding: Finding, patient: Patient) -> Remedy | None:
     seen = patient.seen
     if seen is None or seen.optimizer is None:
         return None
-    rate = max(float(group["lr"]) for group in seen.optimizer.param_groups)
+    groups = seen.optimizer.param_groups
+    rate = max(float(group.get("initial_lr", group["lr"])) for group in groups)
     return optimisation.rate_times(1e3, rate) if rate > 0 else _usual_rate(finding, patient)
 
 

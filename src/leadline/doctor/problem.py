@@ -139,7 +139,9 @@ def _distributions(targets: Tensor) -> bool:
 
 
 def _broadcastable(outputs: Tensor, targets: Tensor) -> bool:
-    return targets.ndim == outputs.ndim and targets.shape[0] == outputs.shape[0]
+    """Whether each output has its target, or one for a whole row of equal length."""
+    alike = targets.ndim == outputs.ndim and targets.shape[0] == outputs.shape[0]
+    return alike and (targets.shape[-1] == outputs.shape[-1] or outputs.shape[-1] == 1)
 
 
 @dataclass(frozen=True, kw_only=True)

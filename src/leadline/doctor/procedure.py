@@ -34,7 +34,7 @@ from leadline.doctor.causes.suspected import (
 )
 from leadline.doctor.causes.suspected import training_loop as loop
 from leadline.doctor.causes.suspected.labels import corrupted
-from leadline.doctor.comparison import better, neglects, trial_of
+from leadline.doctor.comparison import better, learns, neglects, trial_of
 from leadline.doctor.course import RATES, Course, Tried, adopt, attempt
 from leadline.doctor.finding import Finding
 from leadline.doctor.patient import Patient
@@ -181,6 +181,11 @@ def run(patient: Patient) -> tuple[Course, Outcome]:
         if not suspects and not patient.affords():
             break
     _last_look(patient, course)
+    if not patient.affords() and not learns(course.base) and not course.proven:
+        patient.limits.append(
+            "it does not learn, and the allowance was spent before rates, optimizers and the rest "
+            "could be tried: give it more seconds or steps"
+        )
     told = {f.cause for f in [*course.ruled_out, *course.proven, *course.certain]}
     course.untried = [f for f in course.untried if f.cause not in told]
     return course, sick
@@ -241,6 +246,8 @@ def first_look(patient: Patient) -> tuple[list[Finding], list[Finding]]:
     """What is certain, and what is suspected, before any trial; each cause once."""
     checked = [_with_change(patient, f) for f in patient.checked.checkup.findings]
     doubtful = [f for f in checked if f.severity != "error"]
+    if not data.all_alike(patient):  # one batch of one class among others is chance
+        doubtful = [f for f in doubtful if f.cause != "shuffle_missing"]
     sure = [f for look in CERTAIN for f in _seen_by(look, patient)]
     sure += [f for f in checked if f.severity == "error"]
     sure += [f for look in FITTING for f in _seen_by(look, patient)]

@@ -57,7 +57,9 @@ def diagnose_tape(
     except LeadlineError as error:
         limits = (*limits, f"no trial could be made: {error.received}; {error.remedy}")
     if inner is not None:
-        shown = [_against_sound_loop(f, tape, inner.baseline) for f in shown]
+        told = [f for f in shown if _of_the_loop(f)]
+        alone = told[:1]  # a sound loop lacks every fault at once: it speaks for the worst alone
+        shown = [_against_sound_loop(f, tape, inner.baseline) if f in alone else f for f in shown]
     if rerun is not None:
         shown = [_by_rerun(f, tape, rerun) for f in shown]
     return Diagnosis(
@@ -94,10 +96,15 @@ def _arm(losses: Sequence[float]) -> Arm:
     return Arm(losses=tuple(losses), error=relative, surprise=relative)
 
 
+def _of_the_loop(finding: Finding) -> bool:
+    """Whether it is a fault of the loop, more than a note, that a sound loop does not have."""
+    change = finding.change
+    return finding.severity != "note" and change is not None and change.rerun is not None
+
+
 def _against_sound_loop(finding: Finding, tape: Tape, sound: Arm | None) -> Finding:
     """The recorded losses beside those of the sound loop on the same batches."""
-    loop_fault = finding.change is not None and finding.change.rerun is not None
-    if finding.severity == "note" or sound is None or finding.trial is not None or not loop_fault:
+    if sound is None or finding.trial is not None:
         return finding
     count = min(len(tape.losses), len(sound.losses))
     if count < 5:
@@ -122,8 +129,8 @@ def _by_rerun(finding: Finding, tape: Tape, function: Callable[[], Any]) -> Find
     if finding.severity == "note" or change is None or change.rerun is None:
         return finding
     again = losses_of(function, change)
-    if again is None:
-        return finding
+    if not again or not _begins_alike(tape.losses, again):
+        return finding  # it goes on with what the first run left: that proves nothing
     without, treated = _arm(tape.losses), _arm(again)
     helps = treated.error < 0.75 * without.error
     trial = Trial(
@@ -135,6 +142,11 @@ def _by_rerun(finding: Finding, tape: Tape, function: Callable[[], Any]) -> Find
         helps=helps,
     )
     return replace(finding, trial=trial, proven=finding.proven or helps)
+
+
+def _begins_alike(first: Sequence[float], again: Sequence[float]) -> bool:
+    """Whether the run under the remedy began with the model the first run began with."""
+    return bool(first) and math.isclose(first[0], again[0], rel_tol=0.5, abs_tol=1e-6)
 
 
 def losses_of(function: Callable[[], Any], change: Remedy) -> tuple[float, ...] | None:

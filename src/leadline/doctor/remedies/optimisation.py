@@ -107,7 +107,7 @@ def adam(lr: float = 1e-3) -> Remedy:
         title=f"Adam at a rate of {lr:g}",
         apply=apply,
         lines=(f"+ torch.optim.Adam(model.parameters(), lr={lr:g})",),
-        settings={"optimizer.name": "adamw", "optimizer.lr": lr},
+        settings={"optimizer.optimizer": "adam", "optimizer.lr": lr},
     )
 
 
@@ -198,7 +198,7 @@ def without_schedule() -> Remedy:
         title="leave out the schedule",
         apply=lambda setup: replace(setup, schedule=None),
         lines=("- scheduler.step()  # once per batch", "+ scheduler.step()  # once per epoch"),
-        settings={"schedule.name": "constant"},
+        settings={"schedule.schedule": "constant"},
     )
 
 

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from torch.optim import Optimizer
 
 from leadline.doctor.arm import Outcome
+from leadline.doctor.causes.suspected.training_loop import rates_over_training
 from leadline.doctor.comparison import better
 from leadline.doctor.finding import Evidence, Finding
 from leadline.doctor.patient import Patient
@@ -88,12 +89,12 @@ def optimizer_of(patient: Patient) -> Optimizer | None:
 
 
 def rate_of(patient: Patient) -> float:
-    """The largest learning rate; NaN without one."""
+    """The largest learning rate, under a schedule the one it starts from; NaN without one."""
     optimizer = optimizer_of(patient)
     if optimizer is None:
         return math.nan
-    rates = [float(group["lr"]) for group in optimizer.param_groups if "lr" in group]
-    return max(rates, default=math.nan)
+    groups = [group for group in optimizer.param_groups if "lr" in group]
+    return max((float(g.get("initial_lr", g["lr"])) for g in groups), default=math.nan)
 
 
 def too_high(patient: Patient, factor: float) -> Finding:
@@ -153,11 +154,26 @@ def goes_further(patient: Patient, treated: Outcome, without: Outcome, factor: f
         return False
     if patient.whole or patient.total_steps is None:
         return True
-    equal = patient.total_steps / factor  # steps of the treated arm that go as far as the whole
+    equal = _equal_steps(patient, treated.steps, factor)
     if equal > BELIEVED * treated.steps:
         return False
     there = smoothed(treated.losses[: max(5, round(equal))], last=8)
     return smoothed(treated.losses, last=8) < SPEED_UP * there
+
+
+def _equal_steps(patient: Patient, steps: int, factor: float) -> float:
+    """Steps of an arm at `factor` times the rate that go as far as the whole training does.
+
+    Under a schedule the sums of the rates are compared: in a warm-up an arm goes hardly any way.
+    """
+    assert patient.total_steps is not None, "asked of trainings of known length"
+    rates = rates_over_training(patient)
+    if rates is None:
+        scheduled = patient.setup.schedule is not None
+        return math.inf if scheduled else patient.total_steps / factor
+    gone = itertools.accumulate(factor * rate for rate in rates[:steps])
+    whole = math.fsum(rates)
+    return next((float(k) for k, way in enumerate(gone, start=1) if way >= whole), math.inf)
 
 
 def restless(outcome: Outcome) -> bool:
