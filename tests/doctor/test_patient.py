@@ -256,7 +256,35 @@ def test_validation_that_fails_is_said_and_used_as_far_as_it_came() -> None:
 
     patient = Patient(setup_of(validation=Failing()), seconds=1)
     assert sum(len(x) for x, _ in patient.probe.held_out) == 64
-    assert any("OSError: the disk is gone" in limit for limit in patient.limits)
+    assert "of the validation: the batches ended after 2 with OSError: the disk is gone" in (
+        patient.limits
+    )
+
+
+def test_validation_leaves_its_own_streams_as_they_were() -> None:
+    own = torch.Generator().manual_seed(5)
+    held = DataLoader(TensorDataset(INPUTS, CLASSES), 32, shuffle=True, generator=own)
+    before, mine = torch.get_rng_state(), own.get_state()
+    Patient(setup_of(validation=held), seconds=1)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(own.get_state(), mine)
+
+
+def test_a_model_handed_out_twice_is_copied_and_not_trained() -> None:
+    model = nn.Linear(8, 3)
+    before = model.weight.detach().clone()
+    patient = Patient(setup_of(model=lambda: model), seconds=1)
+    assert patient.arm().losses == patient.arm().losses
+    assert torch.equal(model.weight, before)
+    assert "the same Linear each time" in patient.limits[0]
+
+
+def test_a_setup_of_which_no_step_can_be_trained_is_said() -> None:
+    def lbfgs(model: nn.Module) -> torch.optim.Optimizer:
+        return torch.optim.LBFGS(model.parameters())
+
+    (limit,) = Patient(setup_of(optimizer=lbfgs), seconds=1).limits
+    assert limit.startswith("not one step could be trained on a copy: TypeError: LBFGS.step()")
 
 
 # -------------------------------------------------------------------------------- as it was found

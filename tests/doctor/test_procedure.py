@@ -64,7 +64,7 @@ def test_a_healthy_training_has_no_cause() -> None:
 
 SICK: dict[str, dict[str, Any]] = {
     "double_softmax": {"model": network(lambda: nn.Softmax(dim=1))},
-    "lr_too_low": {"optimizer": lambda model: Adam(model.parameters(), lr=1e-5)},
+    "lr_too_low": {"optimizer": lambda model: Adam(model.parameters(), lr=1e-7)},
     "lr_too_high": {"optimizer": lambda model: Adam(model.parameters(), lr=30.0)},
     "optimizer_missing_params": {
         "model": lambda: nn.Sequential(*network()(), nn.Linear(4, 4)),

@@ -202,6 +202,8 @@ class Patient:
             execution=self.execution,
         )
         self.allowance.spent_steps += trial.steps
+        if trial.crashed and not trial.steps:
+            self.limits.append(f"not one step could be trained on a copy: {trial.ended}")
         each = trial.seconds / max(trial.steps, 1)
         whole = None if self.total_steps is None else self.total_steps * each
         if seconds is None:
@@ -240,15 +242,15 @@ def _held_out(setup: Setup, limits: list[str]) -> list[Any]:
         return []
     drawn = Drawn(setup.validation, seed=setup.seed)
     try:
-        first = drawn.take(1)[0]
-        count = -(-GATHERED // max(1, _examples(first)))
-        known = drawn.per_epoch
-        return drawn.take(count if known is None else max(1, min(count, known)))
-    except LeadlineError as error:
-        limits.append(f"the validation batches failed: {error.received}")
+        wanted = -(-GATHERED // max(1, _examples(drawn.take(1)[0])))
+        kept = drawn.take(wanted)
+    except MeasurementError as error:
+        limits.append(f"no validation batch could be had: {error.received}")
         return []
-    finally:
-        limits += [said.replace("batches", "validation batches", 1) for said in drawn.limits]
+    limits += [f"of the validation: {limit}" for limit in drawn.limits]
+    if drawn.per_epoch is not None:
+        kept = kept[: drawn.per_epoch]
+    return list({id(batch): batch for batch in kept}.values())  # each once, if it ended early
 
 
 def _gather(batches: Sequence[Any]) -> tuple[Tensor, Tensor] | None:

@@ -167,7 +167,7 @@ def run(patient: Patient) -> tuple[Course, Outcome]:
     course.certain += [f for f in suspects if f.change is None]
     suspects = treatable
     for _ in range(ROUNDS):
-        if _answered(course):
+        if _answered(course) or _breaks_off(patient, course):
             course.untried += suspects
             break
         tried = list(_round(patient, course, suspects))
@@ -180,7 +180,8 @@ def run(patient: Patient) -> tuple[Course, Outcome]:
         course.ruled_out += [t.finding for t in helped[1:] if not _distinct(t, helped[0])]
         if not suspects and not patient.affords():
             break
-    _last_look(patient, course)
+    if not course.base.crashed:
+        _last_look(patient, course)
     if not patient.affords() and not learns(course.base) and not course.proven:
         patient.limits.append(
             "it does not learn, and the allowance was spent before rates, optimizers and the rest "
@@ -189,6 +190,26 @@ def run(patient: Patient) -> tuple[Course, Outcome]:
     told = {f.cause for f in [*course.ruled_out, *course.proven, *course.certain]}
     course.untried = [f for f in course.untried if f.cause not in told]
     return course, sick
+
+
+def _breaks_off(patient: Patient, course: Course) -> bool:
+    """Whether an error of the code ends the training as healed so far: then no trial can tell.
+
+    A remedy would seem to help where the error only happens not to come.
+    """
+    base = course.base
+    if not base.crashed:
+        return False
+    if base.steps:
+        again = patient.arm(setup=course.setup)
+        said = f"the training breaks off after {base.steps} steps with {base.ended}"
+        if (again.ended, again.steps) != (base.ended, base.steps):
+            then = f"after {again.steps} steps" if again.ended else "not at all"
+            said += f", and {then} when it is run again"
+    else:
+        said = f"the training breaks off at its first step with {base.ended}"
+    patient.limits.append(f"{said}: what is suspected could not be tried")
+    return True
 
 
 def _answered(course: Course) -> bool:

@@ -7,6 +7,7 @@ up with before its end (`optimisation.goes_further`).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -14,6 +15,7 @@ from leadline.doctor.causes.suspected import optimisation
 from leadline.doctor.comparison import better, diverges, learns
 from leadline.doctor.course import Course, Tried, attempt
 from leadline.doctor.patient import Patient
+from leadline.doctor.prescription import usual_rate
 
 AHEAD = 0.15
 """Part of the error that a rate has to gain more before it is named first."""
@@ -32,7 +34,7 @@ def try_rates(patient: Patient, course: Course) -> Iterator[Tried]:
             yield replace(other, gain=other.gain + AHEAD)
             return
     down = (0.1, 0.01, 1e-3, 1e-4) if diverges(course.base) else (0.1, 0.01)
-    up = (10.0, 100.0, 1000.0)
+    up = _up_to_the_usual(patient) if stuck else (10.0, 100.0, 1000.0)
     found = None
     for factors in (down, up) if restless else (up, down):
         found = _best_rate(patient, course, factors)
@@ -43,6 +45,14 @@ def try_rates(patient: Patient, course: Course) -> Iterator[Tried]:
         other = _other_optimizer(patient, course)
         if other is not None:
             yield replace(other, gain=other.gain - AHEAD)
+
+
+def _up_to_the_usual(patient: Patient) -> tuple[float, ...]:
+    """The factors for a training that stands still: from far below, at once to the usual rate."""
+    rate = optimisation.rate_of(patient)
+    usual = usual_rate(optimisation.optimizer_of(patient))
+    power = round(math.log10(usual / rate)) if rate > 0 else 0
+    return (10.0**power, 10.0 ** (power + 1)) if power >= 3 else (10.0, 100.0, 1000.0)
 
 
 def _other_optimizer(patient: Patient, course: Course) -> Tried | None:

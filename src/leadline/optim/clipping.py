@@ -25,7 +25,12 @@ def gradient_norm(parameters: Iterable[Tensor]) -> Float[Tensor, ""]:
     >>> gradient_norm([weight])
     tensor(5.)
     """
-    return get_total_norm([p.grad for p in parameters if p.grad is not None])
+    return get_total_norm([_values(p.grad) for p in parameters if p.grad is not None])
+
+
+def _values(gradient: Tensor) -> Tensor:
+    """The entries of a sparse gradient, as embeddings have it: each row once, added up."""
+    return gradient.coalesce().values() if gradient.is_sparse else gradient
 
 
 def clip_gradient(parameters: Iterable[Tensor], *, max_norm: float) -> Float[Tensor, ""]:

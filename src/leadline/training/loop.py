@@ -82,7 +82,7 @@ def _advance(state: TrainingState, window: Window, *, ends_epoch: bool) -> Step:
     for inputs, targets in placed:
         with state.execution.precision_scope():
             outputs = state.forward(inputs)
-        part = setup.loss(_widen(outputs), targets) * (len(inputs) / examples)
+        part = setup.loss(_widen(outputs), targets).reshape(()) * (len(inputs) / examples)
         part.backward()
         loss += part.detach()
     parameters = [p for p in state.model.parameters() if p.grad is not None]

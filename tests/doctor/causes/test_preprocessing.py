@@ -66,9 +66,7 @@ def test_a_network_that_normalises_first_does_not_care(
 
 def test_pixels_divided_by_255_twice_are_tiny(verdict: Any, pixels: Tensor) -> None:
     loss = nn.CrossEntropyLoss()
-    assert verdict(plain(), (pixels / 255 / 255, LABELS), loss) == [
-        "error input_double_normalized"
-    ]
+    assert verdict(plain(), (pixels / 255 / 255, LABELS), loss) == ["error input_double_normalized"]
 
 
 def test_features_of_uneven_scale_are_a_warning(verdict: Any, mlp: Any, rows: Any) -> None:

@@ -128,6 +128,25 @@ def test_the_order_within_one_batch_of_everything_does_not_matter(patient_for: P
     assert not list(certain(patient))
 
 
+def test_one_class_in_everything_that_there_is_is_no_matter_of_order(
+    patient_for: Patients,
+) -> None:
+    targets = torch.zeros(128, dtype=torch.long)
+    assert not list(certain(patient_for(linear, (torch.randn(128, 8), targets))))
+
+
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
+def test_a_value_that_is_not_finite_behind_the_first_batch_is_found(
+    patient_for: Patients, balanced: Any, bad: float
+) -> None:
+    inputs = balanced[0].clone()
+    inputs[200, 3] = inputs[201, 0] = bad
+    (finding,) = certain(patient_for(linear, (inputs, balanced[1])))
+    assert (finding.cause, finding.severity, finding.proven) == ("input_not_finite", "error", True)
+    assert finding.evidence[0].measured == 2.0
+    assert finding.change is not None
+
+
 # ----------------------------------------------------------------------------------------- a leak
 
 

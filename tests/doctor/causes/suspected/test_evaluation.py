@@ -66,6 +66,12 @@ def test_held_out_inputs_of_another_scale_are_an_error(
     assert [entry.measured for entry in finding.evidence] == said
 
 
+def test_validation_that_holds_nothing_is_none(patient_for: Patients) -> None:
+    patient = patient_for(linear, (INPUTS, CLASSES), validation=[])
+    assert [f.cause for f in certain(patient)] == ["validation_missing"]
+    assert "no validation batch could be had: batches that are empty" in patient.limits
+
+
 def test_tokens_have_no_scale(patient_for: Patients) -> None:
     tokens = torch.randint(0, 9, (256, 5))
 

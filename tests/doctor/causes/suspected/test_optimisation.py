@@ -130,6 +130,7 @@ FALLING = tuple(1 / n for n in range(1, 41))
 @pytest.mark.parametrize(
     ("losses", "ended", "answer"),
     [
+        (FALLING, "", False),
         (tuple(0.95**n for n in range(40)), "", False),
         ((1.0,) * 40, "", False),  # it stands still: the rate may as well be too low
         (tuple(1 + 0.01 * n for n in range(40)), "", True),

@@ -22,6 +22,7 @@ SORTED = 4.0
 
 def certain(patient: Patient) -> Iterator[Finding]:
     """What the examples themselves show."""
+    yield from _not_finite(patient)
     yield from _leak(patient)
     yield from _order(patient)
 
@@ -29,6 +30,31 @@ def certain(patient: Patient) -> Iterator[Finding]:
 def suspicions(patient: Patient) -> Iterator[Finding]:
     """What spoils a training only where it matters."""
     yield from _imbalance(patient)
+
+
+def _not_finite(patient: Patient) -> Iterator[Finding]:
+    """NaN or infinity in a batch behind the first, which is all that a check sees."""
+    if patient.gathered is None or not patient.gathered[0].is_floating_point():
+        return
+    rows = patient.gathered[0].reshape(len(patient.gathered[0]), -1)
+    bad = int((~torch.isfinite(rows).all(dim=1)).sum())
+    if not bad:
+        return
+    yield Finding(
+        cause="input_not_finite",
+        severity="error",
+        summary="NaN or infinity in the inputs: the loss and every weight become NaN",
+        evidence=(
+            Evidence(quantity="examples that are not finite", measured=float(bad), expected="0"),
+            Evidence(
+                quantity="examples looked at", measured=float(len(rows)), expected="any number"
+            ),
+        ),
+        remedy="leave those examples out, or fill what is missing",
+        source="IEEE 754: NaN is contagious",
+        change=batches.finite_only(),
+        proven=True,
+    )
 
 
 def class_numbers(patient: Patient) -> Tensor | None:
@@ -93,7 +119,9 @@ def _order(patient: Patient) -> Iterator[Finding]:
         return  # one batch holds everything: its order does not matter
     same = float((numbers[1:] == numbers[:-1]).float().mean())
     chance = float(shares.square().sum())
-    whole = chance > 0.999 and patient.problem.classes > 2
+    every = patient.drawn.per_epoch  # where all were looked at, no order brings other classes
+    more = every is None or every * len(patient.drawn.take(1)[0][0]) > len(numbers)
+    whole = chance > 0.999 and patient.problem.classes > 2 and more
     size = len(patient.drawn.take(1)[0][0])
     runs = same > 0.9 and same > chance + SORTED * math.sqrt(chance * (1 - chance) / len(numbers))
     if not (runs and chance < 0.95) and not whole:

@@ -20,7 +20,7 @@ STRETCHED = 3.0
 
 def certain(patient: Patient) -> Iterator[Finding]:
     """What the held-out examples show, or that there are none."""
-    if patient.setup.validation is None:
+    if patient.setup.validation is None or not patient.held_out:
         yield Finding(
             cause="validation_missing",
             severity="note",

@@ -189,7 +189,7 @@ def restless(outcome: Outcome) -> bool:
     moves = [b - a for a, b in itertools.pairwise(half)]
     rises = math.fsum(move for move in moves if move > 0)
     jumpy = rises > 0.4 * math.fsum(map(abs, moves)) and max(half) > 2 * min(half)
-    return end > 1.05 * start or jumpy or max(losses) > 2 * start
+    return end > 1.05 * start or jumpy or max(losses[5:], default=0.0) > 2 * start
 
 
 def epochs_too_few(patient: Patient, factor: int) -> Finding:
