@@ -1,8 +1,8 @@
 """The fault benchmark: real and seeded faults, fixed twins, healthy recipes, by one command.
 
     LEADLINE_DATA=... python benchmarks/faults [--suite real|seeded|healthy|all]
-        [--split tune|test|all] [--cases a,b] [--seeds 0,1,2] [--scale quick|full] [--jobs 2]
-        [--repair] [--baselines] [--out FILE.jsonl]
+        [--split tune|test|all] [--cases a,b] [--each N] [--seeds 0,1,2] [--scale quick|full]
+        [--jobs 2] [--repair] [--baselines] [--out FILE.jsonl]
 
 Rows are appended to --out as they come, and what is in it already is not done again: a benchmark
 that was interrupted goes on. Cases whose fault does not show over three seeds
@@ -15,6 +15,7 @@ import argparse
 import json
 import multiprocessing
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--suite", choices=(*SUITES, "all"), default="real")
     parser.add_argument("--split", choices=("tune", "test", "all"), default="all")
     parser.add_argument("--cases", default="", help="names, with commas between")
+    parser.add_argument("--each", type=int, default=0, help="at most so many cases of a cause")
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--scale", choices=("quick", "full"), default="quick")
     parser.add_argument("--jobs", type=int, default=2)
@@ -69,10 +71,14 @@ def _jobs(arguments: argparse.Namespace, suites: tuple[str, ...]) -> tuple[list[
     count = 0
     for seed in map(int, arguments.seeds.split(",")):
         for suite in suites:
+            taken: Counter[tuple[str, ...]] = Counter()
             for case in suite_cases(suite):
                 if names and case.name not in names:
                     continue
                 if arguments.split not in ("all", case.split) and suite != "healthy":
+                    continue
+                taken[case.faults[:1]] += 1
+                if suite == "seeded" and 0 < arguments.each < taken[case.faults[:1]]:
                     continue
                 count += 1
                 jobs.append(

@@ -130,13 +130,13 @@ class Program:
 
 
 def healthy_case(program: Program, subject: Callable[[int], Subject], *, form: str) -> Case:
-    """A control: nothing is wrong with it, and it is its own fixed twin."""
+    """A control, `no_fault_control`: nothing is wrong with it, and there is nothing to fix."""
     return Case(
         name=f"no_fault_control/{program.name}{form}",
         origin="healthy",
-        faults=("no_fault_control",),
+        faults=(),
         buggy=subject,
-        fixed=subject,
+        fixed=None,
         score=program.judge,
         higher_is_better=program.higher_is_better,
         metric=program.metric,

@@ -177,7 +177,7 @@ FAULTS = (
         cause="params_frozen",
         broken=body_frozen,
         variant="body",
-        setups=("lstm-shakespeare", "conv-fashion"),
+        setups=("gru-speech", "conv-fashion"),
         loops=("autoencoder-fashion",),
     ),
     Fault(
