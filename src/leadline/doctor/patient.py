@@ -103,7 +103,7 @@ class Patient:
         self.problem = self._problem()
         self.probe = Probe(
             training=_some(self.drawn.take(self._batches_for(ASKED)), ASKED),
-            held_out=_some(self.held_out, ASKED),
+            held_out=_spread(self.held_out, ASKED),
             problem=self.problem,
             complete=self._asks_all(),
         )
@@ -286,6 +286,13 @@ def _some(batches: Sequence[Any], examples: int) -> list[tuple[Any, Any]]:
         kept.append((batch[0], batch[1]))
         count += _examples(batch)
     return kept
+
+
+def _spread(batches: Sequence[Any], examples: int) -> list[tuple[Any, Any]]:
+    """Batches with about so many examples, from all over: held-out ones are seldom shuffled."""
+    total = sum(_examples(batch) for batch in batches)
+    every = max(1, total // max(1, examples))
+    return _some(list(batches)[::every], examples)
 
 
 def patient_of(setup: Setup, **options: Any) -> Patient:

@@ -99,6 +99,9 @@ STRUCTURE = frozenset(
 )
 """Causes that are named before the learning rate where both remedies help as much."""
 
+REBUILDS = frozenset({"layer_extra", "layer_missing", "capacity_too_small"})
+"""Causes whose remedy is another network, named behind one that needs no other."""
+
 OTHER_QUESTION = frozenset({"labels_shifted"})
 """Causes whose remedy changes the targets: arms with and without it answer different questions."""
 
@@ -362,10 +365,10 @@ def _round(patient: Patient, course: Course, suspects: list[Finding]) -> Iterato
 def _order(tried: Tried) -> float:
     """The largest gain first; a cause in the structure before one in the rate.
 
-    To take layers out helps whatever makes depth hard: it is named behind what does.
+    To take layers out, or put them in, helps whatever makes learning hard: named behind what does.
     """
     cause = tried.finding.cause
-    ahead = AHEAD if cause in STRUCTURE else -2 * AHEAD if cause == "layer_extra" else 0.0
+    ahead = AHEAD if cause in STRUCTURE else -2 * AHEAD if cause in REBUILDS else 0.0
     return -(tried.gain + ahead)
 
 

@@ -35,7 +35,7 @@ def _output_units(seen: Examination) -> Iterator[Finding]:
             remedy="give the model an output per class, or use binary_cross_entropy_with_logits",
         )
     outputs = seen.survey.outputs
-    if outputs.ndim == 2 and outputs.shape[1] == 1 and bool((outputs == 1).all()):
+    if outputs.ndim >= 2 and outputs.shape[-1] == 1 and bool((outputs == 1).all()):
         yield Finding(
             cause="output_activation_wrong",
             severity="error",
