@@ -14,7 +14,10 @@ with the same batches for each seed,
 
 Printed are the losses on held-out text in nats per character, against the entropy of single
 characters, which is what a model reaches that sees nothing of its input; and what
-`leadline.diagnose` finds, with `--diagnose SECONDS`.
+`leadline.diagnose` finds, with `--diagnose SECONDS`. A step takes 0.4 s on one core.
+
+Measured (150 steps, n = 3, mean and standard deviation; blind to its input 3.347): sick 3.369 ±
+0.001, shortcuts 2.576 ± 0.032, rotations 2.582 ± 0.007, twin 2.518 ± 0.017; slow 3.368 and 3.369.
 """
 
 from __future__ import annotations
