@@ -98,7 +98,8 @@ def test_json_has_exactly_these_keys(leadline: Any, file: Path) -> None:
     assert said.last["subject"] == f"{file}:double"
     (finding,) = said.last["findings"]
     assert set(finding) == {
-        "cause", "family", "severity", "summary", "layers", "evidence", "remedy", "source"
+        "cause", "family", "severity", "summary", "layers", "evidence", "remedy", "source",
+        "proven", "trial", "change",
     }  # fmt: skip
     assert (finding["cause"], finding["severity"]) == ("double_softmax", "error")
     assert set(finding["evidence"][0]) == {"quantity", "measured", "expected"}

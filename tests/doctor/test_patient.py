@@ -130,8 +130,9 @@ def test_a_long_one_is_cut_down_to_what_the_allowance_pays_for() -> None:
     assert WHOLE * patient.steps < 8000
 
 
-def test_an_arm_is_never_shorter_than_tells_something_nor_longer_than_needed() -> None:
-    assert Patient(setup_of(epochs=10_000), steps=10).steps == SHORTEST
+def test_an_arm_is_as_long_as_tells_something_unless_the_allowance_in_steps_is_less() -> None:
+    assert Patient(setup_of(epochs=10_000), seconds=1e-3).steps == SHORTEST
+    assert Patient(setup_of(epochs=10_000), steps=95).steps == 30  # (95 - 5 to measure) / 3
     assert Patient(setup_of(epochs=10_000), seconds=1e9).steps == LONGEST
 
 
@@ -189,9 +190,10 @@ def test_an_arm_that_costs_more_than_is_left_is_not_afforded() -> None:
     assert allowance.affords(20, 1.0)
     assert not allowance.affords(21, 1.0)
     assert not allowance.affords(20, 101.0)
-    patient = Patient(setup_of(), steps=5 + 24 + 23)
-    assert patient.affords()
-    patient.arm()
+    patient = Patient(setup_of(), steps=5 + 3 * 15)
+    for _ in range(3):
+        assert patient.affords()
+        patient.arm()
     assert not patient.affords()
 
 

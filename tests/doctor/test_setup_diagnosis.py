@@ -91,9 +91,10 @@ def test_what_the_allowance_did_not_reach_is_a_limit() -> None:
         optimizer=lambda model: torch.optim.SGD(model.parameters(), lr=1e-2),
     )
     diagnosis = diagnose_setup(sick, steps=1)
-    (limit,) = diagnosis.limits
+    limit = next(said for said in diagnosis.limits if "these could be tried" in said)
     assert limit.startswith("the allowance was spent before these could be tried: ")
     assert "hidden_activation_wrong" in limit
+    assert any(said.startswith("it does not learn, and the allowance") for said in diagnosis.limits)
 
 
 def test_batches_that_can_be_run_through_once_are_a_limit() -> None:

@@ -19,6 +19,9 @@ MATERIAL = 0.25
 SMALLEST = 0.02
 """Difference of errors, on the scale on which 1 is ignorance, below which none counts."""
 
+GOOD = 0.12
+"""Error of a training that is good enough to be left alone, however much a hurry would gain."""
+
 SURE = 3.0
 """Standard errors that a difference must exceed."""
 
@@ -86,7 +89,7 @@ def _much(treated: Outcome, without: Outcome, *, bad: float, nearly_all: float) 
     if _broken(without):
         return True
     new, old = treated.verdict.error, without.verdict.error
-    return (old > bad and new < 0.6 * old) or new < nearly_all * old
+    return (old > bad and new < 0.6 * old) or (old > GOOD and new < nearly_all * old)
 
 
 def diverges(outcome: Outcome) -> bool:
@@ -104,7 +107,8 @@ def _broken(outcome: Outcome) -> bool:
 def _converges(outcome: Outcome) -> bool:
     """Whether the loss falls well below its start, and the answers are no worse than chance."""
     losses = outcome.losses
-    fell = bool(losses) and smoothed(losses, last=8) < 0.8 * smoothed(losses[:3], last=3)
+    late = losses[len(losses) // 2 :]
+    fell = bool(late) and smoothed(late, last=8) < 0.8 * losses[0]
     return fell and outcome.verdict.error < 1.1
 
 

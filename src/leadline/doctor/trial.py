@@ -60,10 +60,8 @@ class Trial:
     def gain(self) -> float:
         """How much of the error without the remedy is gone with it; 1 is all of it.
 
-        >>> bad, good = (Arm(losses=(), error=e, surprise=e) for e in (0.8, 0.2))
-        >>> Trial(
-        ...     remedy="", steps=1, without=bad, treated=good, measured="", helps=True
-        ... ).gain
+        >>> bad, good = (Arm(losses=(), error=error, surprise=error) for error in (0.5, 0.125))
+        >>> Trial(remedy="", steps=1, without=bad, treated=good, measured="", helps=True).gain
         0.75
         """
         before, after = self.without.error, self.treated.error
