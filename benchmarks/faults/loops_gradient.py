@@ -158,11 +158,11 @@ def clipped_before_backward(program: Program, seed: int, broken: bool) -> Train:
                 optimizer.zero_grad(set_to_none=False)
                 loss = program.loss(model(inputs), targets)
                 if broken:
-                    clip_grad_norm_(model.parameters(), 1.0)
+                    clip_grad_norm_(model.parameters(), 0.1)
                     loss.backward()
                 else:
                     loss.backward()
-                    clip_grad_norm_(model.parameters(), 1.0)
+                    clip_grad_norm_(model.parameters(), 0.1)
                 optimizer.step()
         return model
 
@@ -182,10 +182,10 @@ def clipped_after_step(program: Program, seed: int, broken: bool) -> Train:
                 optimizer.zero_grad()
                 loss.backward()
                 if not broken:
-                    clip_grad_norm_(model.parameters(), 1.0)
+                    clip_grad_norm_(model.parameters(), 0.1)
                 optimizer.step()
                 if broken:
-                    clip_grad_norm_(model.parameters(), 1.0)
+                    clip_grad_norm_(model.parameters(), 0.1)
         return model
 
     return train
@@ -215,8 +215,8 @@ def accumulated(program: Program, seed: int, broken: bool) -> Train:
 
 
 def steep(program: Program) -> Program:
-    """Plain gradient descent at a rate that asks for clipping."""
-    return with_sgd(program, lr=0.3)
+    """Plain gradient descent at a rate that asks for clipping: no step is longer than 0.1."""
+    return with_sgd(program, lr=1.0).set(momentum=0.0)
 
 
 FAULTS = (
