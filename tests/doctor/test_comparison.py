@@ -18,6 +18,7 @@ from leadline.doctor.comparison import (
     mends,
     neglects,
     trial_of,
+    wakes,
 )
 from leadline.doctor.problem import Problem, Verdict, judge
 
@@ -193,3 +194,10 @@ def test_a_trial_is_the_two_arms_and_the_verdict() -> None:
     assert (trial.without, trial.treated) == (without.arm, treated.arm)
     assert (trial.remedy, trial.measured, trial.helps, trial.steps) == ("r", "m", True, 3)
     assert trial.gain == pytest.approx(0.75)
+
+
+def test_what_learned_nothing_and_begins_to_learn_is_woken_by_less_than_would_mend_it() -> None:
+    silent, waking = outcome(1.0), outcome(0.84)
+    assert wakes(waking, silent) and not mends(waking, silent)
+    assert not wakes(outcome(0.95), silent)  # it still learns next to nothing
+    assert not wakes(outcome(0.5), outcome(0.6))  # what learns already has to be mended by more

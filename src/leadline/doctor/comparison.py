@@ -83,6 +83,14 @@ def mends(treated: Outcome, without: Outcome) -> bool:
     return _much(treated, without, bad=0.35, nearly_all=0.15)
 
 
+def wakes(treated: Outcome, without: Outcome) -> bool:
+    """Whether a training that learned nothing learns with the remedy, or is better by much."""
+    doubt = math.hypot(treated.verdict.doubt, without.verdict.doubt)
+    gone = without.verdict.error - treated.verdict.error
+    begins = not _broken(without) and not learns(without) and learns(treated)
+    return (begins and gone > SURE * doubt) or mends(treated, without)
+
+
 def _much(treated: Outcome, without: Outcome, *, bad: float, nearly_all: float) -> bool:
     if not better(treated, without):
         return False

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from leadline.doctor.arm import Outcome
-from leadline.doctor.comparison import better, fairer, hurries, learns, mends, trial_of
+from leadline.doctor.comparison import better, fairer, hurries, learns, mends, trial_of, wakes
 from leadline.doctor.finding import Finding, Severity
 from leadline.doctor.patient import Patient
 from leadline.doctor.remedy import Remedy
@@ -27,10 +27,11 @@ JUDGES: dict[str, Callable[[Outcome, Outcome], bool]] = {
         ),
         hurries,
     ),
+    "layer_missing": wakes,
+    "init_bad_scale": wakes,
     **dict.fromkeys(
         (
             "hidden_activation_wrong",
-            "init_bad_scale",
             "norm_missing",
             "capacity_too_small",
             "layer_extra",
