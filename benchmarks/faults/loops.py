@@ -81,6 +81,8 @@ def evaluating(program: Program, seed: int) -> Train:
             for inputs, targets in loader:
                 optimizer.zero_grad()
                 program.loss(model(inputs), targets).backward()
+                if program.clip_grad:
+                    nn.utils.clip_grad_norm_(model.parameters(), program.clip_grad)
                 optimizer.step()
             model.eval()
             mean_loss(program, model, held_out)

@@ -267,7 +267,7 @@ FAULTS = (
         base=steep,
         loop=clipped_after_step,
         variant="after",
-        loops=("mlp-housing", "gru-speech", "counts-molecules"),
+        loops=("mlp-housing", "conv-oil", "counts-molecules"),
     ),
     Fault(
         cause="accumulation_not_scaled",

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import copy
-from functools import partial
 
 import torch
 from fault import Fault
 from loops import Train, mean_loss
 from program import Program
-from seeded_loss import with_sgd
 from seeded_regularisation import dropped, few_examples
 from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, ReduceLROnPlateau, StepLR
@@ -254,7 +252,7 @@ FAULTS = (
         base=lambda program: overfitting(dropped(program, p=0.3)),
         loop=mode_left,
         variant="dropout",
-        loops=("mlp-housing", "dear-houses"),
+        loops=("mlp-housing",),
         notes="dropout stays off, and the network overfits",
     ),
     Fault(
@@ -274,7 +272,7 @@ FAULTS = (
         cause="scheduler_misused",
         loop=wrong_figure,
         variant="figure",
-        loops=("mlp-mnist", "mlp-housing"),
+        loops=("gru-speech", "mlp-housing"),
         also=("lr_too_low",),
         notes="the schedule is given the number of the epoch for the loss",
     ),
@@ -282,14 +280,7 @@ FAULTS = (
         cause="best_state_by_reference",
         base=overfitting,
         loop=best_by_reference,
-        loops=("mlp-housing", "counts-molecules", "conv-oil", "lstm-oil", "dear-houses"),
+        loops=("mlp-housing", "counts-molecules", "conv-oil", "lstm-oil", "lstm-shakespeare"),
         notes="a training so long that its best epoch is not its last",
-    ),
-    Fault(
-        cause="best_state_by_reference",
-        base=partial(with_sgd, lr=0.1),
-        loop=best_by_reference,
-        variant="sgd",
-        loops=("mlp-mnist",),
     ),
 )

@@ -137,7 +137,6 @@ EXTRA = {
     "mlp-mnist": partial(deep_tower, 784, 64, 10),
     "conv-mnist": pooled_convnet,
     "conv-fashion": partial(early_average, 8, 16, 32, classes=10),
-    "dear-houses": partial(deep_tower, 8, 32, 1),
     "mlp-housing": lambda: nn.Sequential(*mlp(8, 64, 64, 1), nn.LayerNorm(1)),
     "counts-molecules": partial(deep_tower, 32, 32, 1),
 }
@@ -346,7 +345,7 @@ FAULTS = (
         "layer_extra",
         EXTRA,
         setups=("conv-mnist", "conv-fashion", "mlp-housing", "counts-molecules", "mlp-digits"),
-        loops=("mlp-mnist", "dear-houses"),
+        loops=("mlp-mnist",),
     ),
     fault_of(
         "causal_mask_missing",
