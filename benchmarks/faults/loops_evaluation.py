@@ -142,7 +142,7 @@ FAULTS = (
         base=partial(few_examples, count=150, epochs=200),
         broken=unwatched,
         fixed=stopped_in_time,
-        setups=("mlp-housing", "lstm-oil"),
+        setups=("mlp-housing", "counts-molecules"),
         also=("reg_missing",),
         notes="overfits, and nothing is held out to see it",
     ),
@@ -151,7 +151,7 @@ FAULTS = (
         base=overfitting,
         loop=validation_missing,
         variant="loop",
-        loops=("mlp-housing", "counts-molecules", "lstm-oil", "lstm-shakespeare"),
+        loops=("mlp-housing", "conv-oil", "lstm-oil", "lstm-shakespeare"),
         also=("reg_missing",),
     ),
     Fault(
