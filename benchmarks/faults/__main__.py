@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
 import sys
 from collections import Counter
 from pathlib import Path
@@ -22,6 +21,7 @@ from typing import Any
 from case import scale
 from row import Job, attempt, suite_cases
 from scoring import alarms, by_case, causes, per_cause, rank, repaired, strict, totals
+from workers import Context
 
 SUITES = ("real", "seeded", "healthy")
 REPRODUCED = Path(__file__).with_name("reproduced.json")
@@ -37,8 +37,7 @@ def main() -> None:
     rows = _read(out)
     missing = [job for job in jobs if (job.name, job.seed) not in rows]
     print(f"{len(jobs)} rows, {len(missing)} to do, kept in {out}", flush=True)
-    context = multiprocessing.get_context("spawn")
-    with context.Pool(arguments.jobs, maxtasksperchild=8) as pool:
+    with Context().Pool(arguments.jobs, maxtasksperchild=8) as pool:
         for row in pool.imap_unordered(attempt, missing):
             if "failed" in row:
                 print(f"{row['case']} {row['seed']}: {row['failed']}", file=sys.stderr)

@@ -149,7 +149,11 @@ def _scores(case: Case, seed: int, diagnosis: Diagnosis | None) -> dict[str, Any
 
 
 def _score(case: Case, subject: Subject) -> float | str:
-    value = case.score(train(subject, case.execution))
+    """What the program reaches; in words where it does not run, as torch refuses some faults."""
+    try:
+        value = case.score(train(subject, case.execution))
+    except (IndexError, RuntimeError, TypeError, ValueError) as error:
+        return f"does not run: {type(error).__name__}"
     return round(value, 5) if math.isfinite(value) else str(value)
 
 
