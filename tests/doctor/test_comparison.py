@@ -136,6 +136,7 @@ def test_what_heals_a_broken_training_counts(judge_of: Any) -> None:
 def test_rare_classes_are_neglected_when_they_are_known_far_worse() -> None:
     assert neglects(outcome(0.1, balanced=0.6))
     assert not neglects(outcome(0.5, balanced=0.6))
+    assert neglects(outcome(1.0, surprise=0.1, balanced=1.0)), "no to everyone, yet well ranked"
     assert not neglects(outcome(0.1))
     assert not neglects(outcome(0.1, balanced=0.6, ended="loss nan"))
 

@@ -374,3 +374,11 @@ def test_judging_keeps_no_graph_and_changes_nothing() -> None:
 def test_the_temperatures_are_powers_of_two_about_one() -> None:
     assert 1.0 in TEMPERATURES
     assert all(math.log2(t).is_integer() for t in TEMPERATURES)
+
+
+def test_the_balanced_error_of_yes_and_no_is_the_sum_of_both_shares_missed() -> None:
+    wanted = torch.tensor([1.0] * 20 + [0.0] * 80)[:, None]
+    said = torch.tensor([1.0] * 5 + [-1.0] * 15 + [1.0] * 8 + [-1.0] * 72)[:, None]
+    assert judge(said, wanted, YES_NO).balanced == pytest.approx(15 / 20 + 8 / 80)
+    few = judge(said[11:], wanted[11:], YES_NO)
+    assert math.isnan(few.balanced), "9 of 89 are too few to say"

@@ -61,9 +61,13 @@ def fairer(treated: Outcome, without: Outcome) -> bool:
 
 
 def neglects(outcome: Outcome) -> bool:
-    """Whether the rare classes are known far worse than all together are."""
+    """Whether the rare classes are known far worse than all together are, or than it could tell.
+
+    A network that says no to everyone may still put those to whom yes is due in front.
+    """
     verdict = outcome.verdict
-    return not _broken(outcome) and verdict.balanced > 1.5 * verdict.error + 0.05
+    known = min(verdict.error, verdict.surprise)
+    return not _broken(outcome) and verdict.balanced > 1.5 * known + 0.05
 
 
 def hurries(treated: Outcome, without: Outcome) -> bool:

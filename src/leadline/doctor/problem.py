@@ -30,6 +30,9 @@ ProblemKind = Literal["classes", "labels", "numbers", "unknown"]
 MOST_ANSWERS = 20_000
 """Answers that are judged, at most: more do not move the figures."""
 
+FEWEST_OF_EITHER = 10
+"""Answers of yes and of no without which their shares are chance."""
+
 FILLER = -1
 """What stands among targets of 0 and 1 for those that do not count."""
 
@@ -239,7 +242,20 @@ def _judge_labels(outputs: Tensor, targets: Tensor) -> Verdict:
     ignorance = float(torch.minimum(shares, 1 - shares).mean())
     doubt = math.sqrt(max(wrong * (1 - wrong), 1 / len(rows)) / len(rows))
     missed = wrong / ignorance if ignorance > 0 else math.nan
-    return Verdict(error=max(error, min(missed, 1.0)), surprise=error, doubt=2 * doubt)
+    return Verdict(
+        error=max(error, min(missed, 1.0)),
+        surprise=error,
+        doubt=2 * doubt,
+        balanced=_balanced_answers(rows > middle, wanted > 0.5) if count == 1 else math.nan,
+    )
+
+
+def _balanced_answers(said: Tensor, wanted: Tensor) -> float:
+    """The shares of yes and of no that are missed, together; NaN with too few of either."""
+    if min(int(wanted.sum()), int((~wanted).sum())) < FEWEST_OF_EITHER:
+        return math.nan
+    missed = (~said[wanted]).float().mean() + said[~wanted].float().mean()
+    return float(missed)
 
 
 def _area(scores: Tensor, wanted: Tensor) -> float | None:

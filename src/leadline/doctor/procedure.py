@@ -343,6 +343,8 @@ def _treat_certain(patient: Patient, course: Course, finding: Finding) -> None:
         helps=helps,
     )
     proven = helps or finding.proven or finding.severity == "error"
+    if trial.harms and not proven:  # a danger elsewhere, and what this training lives by
+        finding = replace(finding, severity="note")
     course.certain.append(replace(finding, proven=proven, trial=trial))
     if not trial.harms and finding.severity != "note":
         course.setup = change(course.setup)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from leadline.doctor.examination import Examination
 from leadline.doctor.finding import Evidence, Finding, counted
@@ -48,11 +48,21 @@ def _labels(seen: Examination) -> Iterator[Finding]:
     classes, numbers = seen.nature and seen.nature.classes, seen.class_numbers
     if not classes or numbers is None or not len(numbers) or not seen.nature:
         return
-    if not seen.nature.over_classes or len(numbers) < 4 * classes or classes < 3:
+    if not seen.nature.over_classes:
+        return
+    yield from labels_from_one(seen, numbers, classes)
+
+
+def labels_from_one(seen: Examination, numbers: Tensor, classes: int) -> Iterator[Finding]:
+    """The finding that class 0 never comes and every other does, in class numbers [N] of any draw.
+
+    Fewer than four examples for each class say nothing.
+    """
+    if len(numbers) < 4 * classes or classes < 3 or int(numbers.max()) >= classes:
         return
     if seen.survey.outputs.ndim > 2 or _same_vocabulary(seen, classes):
         return  # tokens, of which the first is often kept for padding
-    present = torch.bincount(numbers, minlength=classes)
+    present = torch.bincount(numbers.clamp_min(0), minlength=classes)
     if present[0] == 0 and bool((present[1:] > 0).all()):
         yield Finding(
             cause="labels_shifted",
@@ -68,6 +78,7 @@ def _labels(seen: Examination) -> Iterator[Finding]:
                 ),
             ),
             remedy="subtract 1 from the labels and drop one output",
+            source="torch.nn.CrossEntropyLoss: class numbers are from 0 to C - 1",
         )
 
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.data import DataLoader, Dataset
 
 from leadline.doctor.causes.suspected.data import RARE, certain, class_numbers, suspicions
+from leadline.doctor.patient import Patient
 
 Patients = Callable[..., Any]
 
@@ -179,3 +182,50 @@ def test_a_small_table_whose_rows_come_again_and_again_is_no_leak(patient_for: P
 
 def test_without_validation_there_is_no_leak(patient_for: Patients, balanced: Any) -> None:
     assert not list(certain(patient_for(linear, balanced)))
+
+
+# ------------------------------------------------------------------------------------ what is read
+
+
+def test_labels_from_one_are_seen_where_one_batch_is_too_small(
+    patient_for: Patients, named: Any, balanced: tuple[Tensor, Tensor]
+) -> None:
+    inputs, targets = balanced
+    sparing = patient_for(lambda: nn.Linear(8, 5), (inputs, targets + 1))
+    pairs = [zip(x.split(4), y.split(4), strict=True) for x, y in sparing.setup.batches]
+    small = [pair for some in pairs for pair in some]
+    patient = Patient(replace(sparing.setup, batches=small), seconds=4)
+    assert "warning labels_shifted" in named(certain(patient))
+
+
+class Hiding(Dataset[tuple[Tensor, Tensor]]):
+    """Hides half of an example each time it is read, in a copy or in what it keeps."""
+
+    def __init__(self, data: tuple[Tensor, Tensor], *, copied: bool) -> None:
+        self.inputs, self.targets = data[0].clone(), data[1]
+        self.copied = copied
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        row = self.inputs[index]
+        row = row.clone() if self.copied else row
+        row[torch.rand(len(row)) < 0.5] = 0.0
+        return row, self.targets[index]
+
+
+@pytest.mark.parametrize("copied", [True, False])
+def test_a_data_set_that_writes_into_what_it_keeps_is_found(
+    patient_for: Patients, named: Any, balanced: tuple[Tensor, Tensor], copied: bool
+) -> None:
+    data = Hiding(balanced, copied=copied)
+    plain = patient_for(linear, balanced)
+    loader = DataLoader(data, batch_size=32, shuffle=True)
+    patient = Patient(replace(plain.setup, batches=loader), seconds=4)
+    before, state = data.inputs.clone(), torch.get_rng_state()
+    found = named(certain(patient))
+    assert ("error data_modified_in_place" in found) is not copied
+    assert torch.equal(torch.get_rng_state(), state)
+    if copied:
+        assert torch.equal(data.inputs, before)

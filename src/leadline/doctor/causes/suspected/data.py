@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from leadline.core.seeds import preserved_random_state
+from leadline.core.taps import tensors_in
+from leadline.doctor.causes.data import labels_from_one
 from leadline.doctor.finding import Evidence, Finding
 from leadline.doctor.patient import Patient
 from leadline.doctor.remedies import batches
@@ -16,6 +20,9 @@ from leadline.doctor.suspicion import suspect
 RARE = 0.2
 """How often the rarest class comes, as a part of the commonest, below which classes are uneven."""
 
+READ_AGAIN = 8
+"""Examples of a data set that are read twice."""
+
 SORTED = 4.0
 """Times that neighbours are of one class, over what chance gives, from which on data are sorted."""
 
@@ -23,6 +30,8 @@ SORTED = 4.0
 def certain(patient: Patient) -> Iterator[Finding]:
     """What the examples themselves show."""
     yield from _not_finite(patient)
+    yield from _from_one(patient)
+    yield from _written_when_read(patient)
     yield from _leak(patient)
     yield from _order(patient)
 
@@ -55,6 +64,61 @@ def _not_finite(patient: Patient) -> Iterator[Finding]:
         change=batches.finite_only(),
         proven=True,
     )
+
+
+def _from_one(patient: Patient) -> Iterator[Finding]:
+    """Labels from 1 on, where a single batch is too small to tell."""
+    numbers, seen = class_numbers(patient), patient.seen
+    if numbers is None or seen is None or patient.problem.kind != "classes":
+        return
+    yield from labels_from_one(seen, numbers, patient.problem.classes)
+
+
+def _written_when_read(patient: Patient) -> Iterator[Finding]:
+    """A data set that writes into what it keeps: to read an example again changes the first copy.
+
+    What the second reading changed is put back.
+    """
+    data = getattr(patient.setup.batches, "dataset", None)
+    if not hasattr(data, "__getitem__") or not hasattr(data, "__len__") or not len(data):
+        return
+    asked = range(min(READ_AGAIN, len(data)))
+    with preserved_random_state():
+        changed = sum(_changed_by_reading(data, index) for index in asked)
+    if not changed:
+        return
+    yield Finding(
+        cause="data_modified_in_place",
+        severity="error",
+        summary="the data set writes into the examples it keeps: every epoch trains on what the "
+        "one before has left of them",
+        evidence=(
+            Evidence(
+                quantity=f"tensors changed by reading {len(asked)} examples a second time",
+                measured=float(changed),
+                expected="0",
+            ),
+        ),
+        remedy="work on a copy in __getitem__: x = self.inputs[index].clone()",
+        source="numpy and torch: indexing with a number gives a view, not a copy",
+        proven=True,
+    )
+
+
+def _changed_by_reading(data: Any, index: int) -> int:
+    """How many tensors of an example another reading of it changes."""
+    try:
+        first = list(tensors_in(data[index]))
+        kept = [tensor.clone() for tensor in first]
+        _ = data[index]
+    except Exception:
+        return 0  # a data set whose examples have other names than 0, 1, ...
+    changed = 0
+    for tensor, before in zip(first, kept, strict=True):
+        if not torch.equal(tensor.nan_to_num(), before.nan_to_num()):
+            changed += 1
+            tensor.copy_(before)
+    return changed
 
 
 def class_numbers(patient: Patient) -> Tensor | None:
