@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import pytest
@@ -105,6 +106,18 @@ def test_a_softmax_along_the_batch_is_the_wrong_axis(verdict: Any, mlp: Any, row
     found = verdict(wrong, rows, nn.CrossEntropyLoss())
     assert found[0] == "error loss_axis_wrong"
     assert verdict(network, rows, nn.CrossEntropyLoss()) == []
+
+
+def test_a_loss_whose_softmax_runs_along_the_batch_is_the_wrong_axis(
+    verdict: Any, mlp: Any, rows: Any
+) -> None:
+    def loss(outputs: Tensor, targets: Tensor, *, dim: int) -> Tensor:
+        return functional.nll_loss(functional.log_softmax(outputs, dim=dim), targets)
+
+    found = verdict(mlp(), rows, partial(loss, dim=0))
+    assert found[0] == "error loss_axis_wrong"
+    for sound in (partial(loss, dim=1), functional.multi_margin_loss):
+        assert "error loss_axis_wrong" not in verdict(mlp(), rows, sound)
 
 
 def test_a_binary_loss_of_probabilities_that_are_none_fails_and_is_explained(

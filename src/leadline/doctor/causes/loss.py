@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from leadline.core.errors import MeasurementError
+from leadline.core.errors import LeadlineError, MeasurementError
 from leadline.core.seeds import preserved_random_state
 from leadline.core.taps import plain_name
 from leadline.doctor.examination import Examination
@@ -22,6 +22,7 @@ def signs(seen: Examination) -> Iterator[Finding]:
     yield from _broadcast(seen)
     yield from _sums(seen)
     yield from _wrong_axis(seen)
+    yield from _normalised_over_examples(seen)
     yield from _padding(seen)
 
 
@@ -114,6 +115,53 @@ def _wrong_axis(seen: Examination) -> Iterator[Finding]:
             ),
             remedy="drop the softmax when the loss takes logits, else softmax(dim=1)",
         )
+
+
+def _normalised_over_examples(seen: Examination) -> Iterator[Finding]:
+    """A softmax along the batch inside the loss: it is blind to what it should weigh.
+
+    A number added to one class, for all examples, changes every loss over classes but this one.
+    """
+    outputs, numbers = seen.survey.outputs.detach().float(), seen.class_numbers
+    whole = seen.loss is not None and seen.targets is not None and numbers is not None
+    if not whole or outputs.ndim != 2 or min(outputs.shape) < 2:
+        return
+    examples, classes = outputs.shape
+    to_classes = torch.linspace(-1, 1, classes, device=outputs.device)[None, :]
+    to_examples = torch.linspace(-1, 1, examples, device=outputs.device)[:, None]
+    try:
+        plain = _value(seen, outputs)
+        by_class = abs(_value(seen, outputs + to_classes) - plain)
+        by_example = abs(_value(seen, outputs + to_examples) - plain)
+    except (LeadlineError, RuntimeError, TypeError, ValueError, IndexError):
+        return  # a loss that takes no other outputs is told elsewhere
+    size = max(1.0, abs(plain))
+    if by_class > 1e-5 * size or not by_example > 1e-3 * size:
+        return
+    yield Finding(
+        cause="loss_axis_wrong",
+        severity="error",
+        summary="the loss does not change when a class is made likelier for every example: its "
+        "softmax runs over the examples of the batch, not over the classes",
+        evidence=(
+            Evidence(
+                quantity="change of the loss with -1 to 1 added to the classes",
+                measured=by_class,
+                expected="a good part of the loss",
+            ),
+            Evidence(
+                quantity="change of the loss with -1 to 1 added to the examples",
+                measured=by_example,
+                expected="0 under a softmax over the classes",
+            ),
+        ),
+        remedy="use CrossEntropyLoss on the logits, or log_softmax(outputs, dim=1)",
+    )
+
+
+def _value(seen: Examination, outputs: Tensor) -> float:
+    with preserved_random_state(), torch.no_grad():
+        return float(seen.batch.loss_of(outputs, seen.loss))
 
 
 PADDED = 0.3
