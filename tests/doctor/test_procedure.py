@@ -188,3 +188,18 @@ def test_what_could_not_be_tried_is_kept_as_untried() -> None:
     course, _ = run(Patient(setup, steps=1))
     assert "hidden_activation_wrong" in causes(course.untried)
     assert course.proven == [] and course.ruled_out == []
+
+
+def test_a_warning_whose_remedy_does_harm_becomes_a_note() -> None:
+    """Squared errors summed over 32 examples at a rate that was chosen for the sum."""
+    targets = INPUTS @ torch.randn(8, 1, generator=torch.Generator().manual_seed(1))
+    setup = setup_of(
+        targets,
+        model=lambda: nn.Linear(8, 1),
+        loss=nn.MSELoss(reduction="sum"),
+        optimizer=lambda model: SGD(model.parameters(), lr=2e-3),
+    )
+    course, _ = run(Patient(setup, seconds=10))
+    summed = next(f for f in course.certain if f.cause == "loss_reduction_wrong")
+    assert summed.trial is not None and summed.trial.gain < -0.25
+    assert summed.severity == "note" and not summed.proven

@@ -115,6 +115,9 @@ EXPLAINS = {
 WELL = 0.1
 """Error of a healed training that is not looked into any further."""
 
+WORSE = -0.25
+"""Gain of a trial that went the wrong way: what it was to heal does no harm here."""
+
 NOTHING_LEFT = 0.03
 """Error of a training as it was given in which there is nothing to find."""
 
@@ -343,7 +346,7 @@ def _treat_certain(patient: Patient, course: Course, finding: Finding) -> None:
         helps=helps,
     )
     proven = helps or finding.proven or finding.severity == "error"
-    if trial.harms and not proven:  # a danger elsewhere, and what this training lives by
+    if trial.gain < WORSE and not proven:  # a danger elsewhere, and what this training lives by
         finding = replace(finding, severity="note")
     course.certain.append(replace(finding, proven=proven, trial=trial))
     if not trial.harms and finding.severity != "note":

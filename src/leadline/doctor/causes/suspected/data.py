@@ -79,7 +79,7 @@ def _written_when_read(patient: Patient) -> Iterator[Finding]:
 
     What the second reading changed is put back.
     """
-    data = getattr(patient.setup.batches, "dataset", None)
+    data: Any = getattr(patient.setup.batches, "dataset", None)
     if not hasattr(data, "__getitem__") or not hasattr(data, "__len__") or not len(data):
         return
     asked = range(min(READ_AGAIN, len(data)))
