@@ -55,6 +55,8 @@ def test_a_decay_in_the_gradient_that_pulls_harder_than_the_loss_is_too_strong(
     assert verdict(network, rows, loss, optimizer=strong) == ["warning reg_too_strong"]
     assert verdict(network, rows, loss, optimizer=usual) == []
     assert verdict(network, rows, loss, optimizer=apart) == []
+    stronger = AdamW(network.parameters(), lr=1e-3, weight_decay=30.0)
+    assert verdict(network, rows, loss, optimizer=stronger) == ["warning reg_too_strong"]
 
 
 def test_an_attention_that_drops_in_evaluation_mode_is_misused(

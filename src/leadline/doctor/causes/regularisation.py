@@ -20,6 +20,9 @@ HIGH_DROPOUT = 0.7
 STRONG_DECAY = 0.02
 """Coupled weight decay (in the gradient) above the usual 1e-5 to 1e-2."""
 
+STRONG_APART = 5.0
+"""AdamW's decay, apart from the gradient: it holds every weight below 1 over this number."""
+
 COUPLED = ("SGD", "Adam", "RMSprop", "Adagrad", "Adadelta", "Adamax")
 """Optimizers whose weight_decay is added to the gradient: AdamW's and Muon's is not."""
 
@@ -103,17 +106,25 @@ def _draws(seen: Examination) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 
 def _decay(seen: Examination) -> Iterator[Finding]:
-    if seen.optimizer is None or type(seen.optimizer).__name__ not in COUPLED:
+    kind = type(seen.optimizer).__name__
+    if kind not in (*COUPLED, "AdamW"):
         return
     strongest = max((float(g.get("weight_decay") or 0) for g in settings(seen)), default=0.0)
-    if strongest > STRONG_DECAY:
+    apart = kind == "AdamW"
+    if strongest > (STRONG_APART if apart else STRONG_DECAY):
         yield Finding(
             cause="reg_too_strong",
             severity="warning",
             summary="the weight decay pulls harder than most losses can",
             evidence=(
-                Evidence(quantity="weight_decay", measured=strongest, expected="1e-5 to 1e-2"),
+                Evidence(
+                    quantity="weight_decay",
+                    measured=strongest,
+                    expected="0.01 to 0.1" if apart else "1e-5 to 1e-2",
+                ),
             ),
-            remedy="use 5e-4, or AdamW for a decay that is apart from the gradient",
+            remedy="use 0.01"
+            if apart
+            else "use 5e-4, or AdamW for a decay that is apart from the gradient",
             source="Loshchilov & Hutter 2019",
         )
