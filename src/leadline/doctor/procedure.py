@@ -115,6 +115,9 @@ EXPLAINS = {
 WELL = 0.1
 """Error of a healed training that is not looked into any further."""
 
+TUNED_AROUND = frozenset({"loss_reduction_wrong"})
+"""Causes that a rate may have been chosen for: no more than a note where the remedy does harm."""
+
 WORSE = -0.25
 """Gain of a trial that went the wrong way: what it was to heal does no harm here."""
 
@@ -346,7 +349,7 @@ def _treat_certain(patient: Patient, course: Course, finding: Finding) -> None:
         helps=helps,
     )
     proven = helps or finding.proven or finding.severity == "error"
-    if trial.gain < WORSE and not proven:  # a danger elsewhere, and what this training lives by
+    if trial.gain < WORSE and not proven and finding.cause in TUNED_AROUND:
         finding = replace(finding, severity="note")
     course.certain.append(replace(finding, proven=proven, trial=trial))
     if not trial.harms and finding.severity != "note":
