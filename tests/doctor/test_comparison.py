@@ -60,7 +60,9 @@ def outcome(
         (outcome(0.3), outcome(0.9), True),
         (outcome(0.9), outcome(0.3), False),
         (outcome(0.5), outcome(0.5), False),
-        (outcome(0.8, surprise=1.0), outcome(1.0), False),  # a fifth of the error is no good part
+        (outcome(0.7), outcome(0.85), False),  # a fifth of the error is no good part
+        (outcome(0.8, surprise=1.0), outcome(1.0), True),  # unless it begins to learn with it
+        (outcome(0.8, surprise=1.0, doubt=0.1), outcome(1.0), False),  # which may be chance
         (outcome(0.7, surprise=1.0), outcome(1.0), True),
         (outcome(0.0), outcome(0.015), False),  # too small to count at all
         (outcome(0.3, surprise=1, doubt=0.2), outcome(0.9, doubt=0.2), False),  # may be chance

@@ -64,8 +64,9 @@ class Outcome:
 
     @property
     def verdict(self) -> Verdict:
-        """The verdict that counts: on held-out examples where there are some."""
-        return self.training if self.held_out is None else self.held_out
+        """The verdict that counts: on held-out examples where they allow one, of two classes say."""
+        held = self.held_out
+        return self.training if held is None or math.isnan(held.error) else held
 
     @property
     def arm(self) -> Arm:

@@ -34,7 +34,15 @@ def better(treated: Outcome, without: Outcome, *, material: float = MATERIAL) ->
         return learns(treated) or _converges(treated)
     if math.isnan(treated.verdict.error) or math.isnan(without.verdict.error):
         return False
-    return _clearly(treated.verdict, without.verdict, material)
+    return _clearly(treated.verdict, without.verdict, material) or _begins(treated, without)
+
+
+def _begins(treated: Outcome, without: Outcome) -> bool:
+    """Whether it learns nothing without the remedy, and something beyond doubt with it."""
+    new, old = treated.verdict, without.verdict
+    gone = old.error - new.error
+    sure = gone > max(0.1, SURE * math.hypot(new.doubt, old.doubt))
+    return sure and not learns(without) and learns(treated)
 
 
 def _clearly(new: Verdict, old: Verdict, material: float) -> bool:
@@ -89,10 +97,8 @@ def mends(treated: Outcome, without: Outcome) -> bool:
 
 def wakes(treated: Outcome, without: Outcome) -> bool:
     """Whether a training that learned nothing learns with the remedy, or is better by much."""
-    doubt = math.hypot(treated.verdict.doubt, without.verdict.doubt)
-    gone = without.verdict.error - treated.verdict.error
-    begins = not _broken(without) and not learns(without) and learns(treated)
-    return (begins and gone > SURE * doubt) or mends(treated, without)
+    begins = not _broken(treated) and not _broken(without) and _begins(treated, without)
+    return begins or mends(treated, without)
 
 
 def _much(treated: Outcome, without: Outcome, *, bad: float, nearly_all: float) -> bool:

@@ -6,7 +6,7 @@ position and generator are put back where they were; what can be run through onl
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -25,6 +25,9 @@ MEMORY = 2**30
 class Drawn:
     """The first batches of a training, as many as were asked for so far, across its epochs.
 
+    `ahead` is what the training does between its seed and its first batch: to make a model draws
+    random numbers, and a shuffled order comes out of those that follow.
+
     >>> drawn = Drawn([1, 2, 3], seed=0)
     >>> drawn.take(5)
     [1, 2, 3, 1, 2]
@@ -32,9 +35,12 @@ class Drawn:
     3
     """
 
-    def __init__(self, source: Iterable[Any], *, seed: int) -> None:
+    def __init__(
+        self, source: Iterable[Any], *, seed: int, ahead: Callable[[], object] | None = None
+    ) -> None:
         self._source = source
         self._seed = seed
+        self._ahead = ahead
         self._kept: list[Any] = []
         self._bytes = 0
         self._closed = False
@@ -77,6 +83,8 @@ class Drawn:
         before = self._kept[:1]
         with preserved_random_state():
             seed_everything(self._seed)
+            if self._ahead is not None:
+                self._ahead()
             if not self.once:
                 self._kept, self._bytes = [], 0
             try:

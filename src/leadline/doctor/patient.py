@@ -30,7 +30,7 @@ from leadline.training.setup import Setup
 SHARE = 0.15
 """Part of the whole training's time that a diagnosis may take."""
 
-FLOOR = 30.0
+FLOOR = 60.0
 """Seconds that a diagnosis may take however short the training is."""
 
 ARMS = 10
@@ -92,7 +92,7 @@ class Patient:
         self.setup = setup
         self.execution = execution or Execution()
         self.limits: list[str] = []
-        self.drawn = Drawn(setup.batches, seed=setup.seed)
+        self.drawn = Drawn(setup.batches, seed=setup.seed, ahead=lambda: _begin(setup))
         self.first = self.drawn.take(1)[0]
         repeatable = made_repeatable(setup, self.first)
         self.setup = setup = repeatable.setup
@@ -234,6 +234,13 @@ class Patient:
     def spent(self) -> float:
         """Seconds spent so far."""
         return time.perf_counter() - self.allowance.begun
+
+
+def _begin(setup: Setup) -> None:
+    """What a training does before it asks for its first batch."""
+    optimizer = setup.optimizer(setup.model())
+    if setup.schedule is not None:
+        setup.schedule(optimizer)
 
 
 def _held_out(setup: Setup, limits: list[str]) -> list[Any]:
