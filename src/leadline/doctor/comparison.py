@@ -19,6 +19,9 @@ MATERIAL = 0.25
 SMALLEST = 0.02
 """Difference of errors, on the scale on which 1 is ignorance, below which none counts."""
 
+LEARNED = 0.1
+"""Error that has to go for a training to have begun to learn."""
+
 GOOD = 0.12
 """Error of a training that is good enough to be left alone, however much a hurry would gain."""
 
@@ -34,20 +37,22 @@ def better(treated: Outcome, without: Outcome, *, material: float = MATERIAL) ->
         return learns(treated) or _converges(treated)
     if math.isnan(treated.verdict.error) or math.isnan(without.verdict.error):
         return False
-    return _clearly(treated.verdict, without.verdict, material) or _begins(treated, without)
+    return _clearly(treated.verdict, without.verdict, material) or starts(treated, without)
 
 
-def _begins(treated: Outcome, without: Outcome) -> bool:
+def starts(treated: Outcome, without: Outcome) -> bool:
     """Whether it learns nothing without the remedy, and something beyond doubt with it."""
+    if _broken(treated) or _broken(without):
+        return False
     new, old = treated.verdict, without.verdict
     gone = old.error - new.error
-    sure = gone > max(0.1, SURE * math.hypot(new.doubt, old.doubt))
+    sure = gone > max(LEARNED, SURE * new.doubt_beside(old))
     return sure and not learns(without) and learns(treated)
 
 
 def _clearly(new: Verdict, old: Verdict, material: float) -> bool:
     gone = old.error - new.error
-    doubt = math.hypot(new.doubt, old.doubt)
+    doubt = new.doubt_beside(old)
     by_error = gone > max(material * old.error, SMALLEST, SURE * doubt)
     if by_error:
         return True
@@ -81,10 +86,15 @@ def neglects(outcome: Outcome) -> bool:
 def hurries(treated: Outcome, without: Outcome) -> bool:
     """Whether a rate or an optimizer makes a difference that is more than haste.
 
-    Nearly every healthy training can be hurried. So the training has to be bad as it is, or nearly
-    all of its error has to go.
+    Nearly every healthy training can be hurried. So the training has to learn nothing as it is, or
+    little, or nearly all of its error has to go.
     """
-    return _much(treated, without, bad=0.6, nearly_all=0.1)
+    return starts(treated, without) or _much(treated, without, bad=0.6, nearly_all=0.1)
+
+
+def quickens(treated: Outcome, without: Outcome) -> bool:
+    """Whether more steps over the same examples take most of the error away."""
+    return starts(treated, without) or _much(treated, without, bad=0.6, nearly_all=0.25)
 
 
 def mends(treated: Outcome, without: Outcome) -> bool:
@@ -97,8 +107,7 @@ def mends(treated: Outcome, without: Outcome) -> bool:
 
 def wakes(treated: Outcome, without: Outcome) -> bool:
     """Whether a training that learned nothing learns with the remedy, or is better by much."""
-    begins = not _broken(treated) and not _broken(without) and _begins(treated, without)
-    return begins or mends(treated, without)
+    return starts(treated, without) or mends(treated, without)
 
 
 def _much(treated: Outcome, without: Outcome, *, bad: float, nearly_all: float) -> bool:

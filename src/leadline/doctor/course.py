@@ -6,7 +6,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from leadline.doctor.arm import Outcome
-from leadline.doctor.comparison import better, fairer, hurries, learns, mends, trial_of, wakes
+from leadline.doctor.comparison import (
+    better,
+    fairer,
+    hurries,
+    learns,
+    mends,
+    quickens,
+    trial_of,
+    wakes,
+)
 from leadline.doctor.finding import Finding, Severity
 from leadline.doctor.patient import Patient
 from leadline.doctor.remedy import Remedy
@@ -23,10 +32,10 @@ JUDGES: dict[str, Callable[[Outcome, Outcome], bool]] = {
             "lr_too_low",
             "optimizer_wrong",
             "batch_size_too_small",
-            "batch_size_too_large",
         ),
         hurries,
     ),
+    "batch_size_too_large": quickens,
     "layer_missing": wakes,
     "init_bad_scale": wakes,
     **dict.fromkeys(

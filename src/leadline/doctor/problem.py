@@ -16,7 +16,7 @@ straight line through outputs and targets leaves unexplained.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
@@ -152,13 +152,28 @@ class Verdict:
     """How answers fit their targets: 0 is perfect, 1 is what a model that knows nothing gives.
 
     `doubt` is the standard error of `error`: with few answers a difference may be chance.
-    `balanced` is the error with every class counted alike, NaN for other problems.
+    `balanced` is the error with every class counted alike, NaN for other problems. `each` [N] are
+    the parts of the answers in `error`, one by one, where it is their mean.
     """
 
     error: float
     surprise: float
     doubt: float = 0.0
     balanced: float = math.nan
+    each: Tensor | None = field(default=None, compare=False, repr=False)
+
+    def doubt_beside(self, other: Verdict) -> float:
+        """The standard error of the difference of two errors.
+
+        The same examples are put to both arms of a trial. What is hard for both is no doubt.
+        """
+        own, theirs = self.each, other.each
+        paired = own is not None and theirs is not None and own.shape == theirs.shape
+        if own is None or theirs is None or not paired or len(own) < 2:
+            return math.hypot(self.doubt, other.doubt)
+        if self.doubt == other.doubt == 0:
+            return 0.0  # all examples there are were asked
+        return float((own - theirs).std()) / math.sqrt(len(own))
 
 
 def judge(outputs: Tensor, targets: Tensor, problem: Problem) -> Verdict:
@@ -195,7 +210,8 @@ def _judge_classes(outputs: Tensor, targets: Tensor, problem: Problem) -> Verdic
         return Verdict(error=math.nan, surprise=math.nan)
     shares = torch.bincount(wanted, minlength=problem.classes).float() / len(wanted)
     ignorance = 1 - float(shares.max())
-    wrong = float((rows.argmax(dim=1) != wanted).float().mean())
+    missed = (rows.argmax(dim=1) != wanted).float()
+    wrong = float(missed.mean())
     entropy = float(-(shares * shares.clamp_min(1e-12).log()).sum())
     doubt = math.sqrt(max(wrong * (1 - wrong), 1 / len(wanted)) / len(wanted))
     if ignorance == 0:
@@ -204,7 +220,8 @@ def _judge_classes(outputs: Tensor, targets: Tensor, problem: Problem) -> Verdic
         error=wrong / ignorance,
         surprise=_log_loss(rows, wanted) / entropy,
         doubt=doubt / ignorance,
-        balanced=_balanced(rows.argmax(dim=1) == wanted, wanted),
+        balanced=_balanced(missed == 0, wanted),
+        each=missed / ignorance,
     )
 
 
@@ -290,4 +307,5 @@ def _judge_numbers(outputs: Tensor, targets: Tensor) -> Verdict:
         doubt=float(squares.std()) / variance / math.sqrt(len(squares))
         if len(squares) > 1
         else 0.0,
+        each=squares / variance,
     )

@@ -15,7 +15,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
-from torch.nn.modules.pooling import _AvgPoolNd, _MaxPoolNd
+from torch.nn.modules.pooling import (
+    _AdaptiveAvgPoolNd,
+    _AdaptiveMaxPoolNd,
+    _AvgPoolNd,
+    _MaxPoolNd,
+)
 
 from leadline.core.grafts import graft_before
 from leadline.doctor.remedies.surgery import operated, put
@@ -142,14 +147,22 @@ def _norm_like(norm: nn.Module, units: int) -> nn.Module:
 
 def skipped(names: Sequence[str], *, layers: int) -> Remedy:
     """Leave out modules that answer in the size they are given, `layers` of them with weights."""
+    return _left_out(names, title=f"{layers} hidden layers fewer")
 
+
+def unpooled(names: Sequence[str]) -> Remedy:
+    """Leave out pooling layers, and what blows their maps up again, ahead of the first weights."""
+    return _left_out(names, title="no pooling ahead of the first weights")
+
+
+def _left_out(names: Sequence[str], *, title: str) -> Remedy:
     def change(model: nn.Module) -> nn.Module:
         for name in names:
             model = put(model, name, nn.Identity())
         return model
 
     return Remedy(
-        title=f"{layers} hidden layers fewer",
+        title=title,
         apply=lambda setup: operated(setup, change),
         lines=tuple(f"- {name}" for name in names),
     )
@@ -217,4 +230,6 @@ class _Pooled:
 
 def is_pooling(module: nn.Module) -> bool:
     """Whether a module takes the mean or largest of patches of a picture."""
-    return isinstance(module, _MaxPoolNd | _AvgPoolNd)
+    return isinstance(
+        module, _MaxPoolNd | _AvgPoolNd | _AdaptiveAvgPoolNd | _AdaptiveMaxPoolNd
+    )

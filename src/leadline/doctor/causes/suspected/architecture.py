@@ -88,6 +88,7 @@ def suspicions(patient: Patient) -> Iterator[Finding]:
     yield from _narrow(patient)
     yield from _single_layer(patient)
     yield from _vanished_maps(patient)
+    yield from _pooled_first(patient)
     yield from _too_many(patient)
     yield from _without_norms(patient)
 
@@ -260,6 +261,32 @@ def _vanished_maps(patient: Patient) -> Iterator[Finding]:
         change=change,
         layers=tuple(pools),
         source="Nikanjam et al. 2021, NeuraLint: too much pooling",
+    )
+
+
+def _pooled_first(patient: Patient) -> Iterator[Finding]:
+    """Pictures that are pooled, and perhaps blown up again, ahead of the first weights."""
+    assert patient.seen is not None, "asked by the caller"
+    known = {plain_name(name): module for name, module in patient.seen.model.named_modules()}
+    ahead = list(itertools.takewhile(lambda layer: not layer.is_affine, _order(patient)))
+    pools = [x.name for x in ahead if x.name in known and widening.is_pooling(known[x.name])]
+    if not pools:
+        return
+    blown_up = [x.name for x in ahead if isinstance(known.get(x.name), nn.Upsample)]
+    change = widening.unpooled([*pools, *blown_up])
+    if not _runs(patient, change):
+        return
+    yield suspect(
+        "layer_extra",
+        "the inputs are pooled before any weight has seen them: their detail is lost",
+        Evidence(
+            quantity="pooling layers ahead of the first weights",
+            measured=float(len(pools)),
+            expected="0",
+        ),
+        change=change,
+        layers=tuple(pools),
+        source="Springenberg et al. 2015; Nikanjam et al. 2021, NeuraLint",
     )
 
 

@@ -10,7 +10,7 @@ import math
 from dataclasses import replace
 
 from leadline.doctor.arm import Outcome
-from leadline.doctor.comparison import better
+from leadline.doctor.comparison import GOOD, MATERIAL, better
 from leadline.doctor.finding import Evidence, Finding
 from leadline.doctor.patient import Patient
 from leadline.doctor.prescription import hidden_activations
@@ -24,6 +24,9 @@ GAP = 0.25
 
 WRONG = 0.08
 """Error on held-out examples from which on there is something to gain."""
+
+FEW = 3
+"""Epochs, at most, that are few for any training: its curve alone may say that it is too short."""
 
 MODES = 0.3
 """Difference of the errors in the two modes from which on the statistics are to blame."""
@@ -99,12 +102,14 @@ def other_in_evaluation(patient: Patient, base: Outcome) -> Finding | None:
 
 def too_short(patient: Patient, setup: Setup, base: Outcome) -> tuple[Finding, Outcome] | None:
     """The finding that it stops while it gets better, with the arm that went on. Cost: 3 arms."""
-    if not patient.whole or base.ended or base.verdict.error < 0.5 or not patient.affords(3):
+    epochs = setup.epochs
+    bad = base.verdict.error > 0.5
+    worth = bad or (epochs <= FEW and base.verdict.error > GOOD)
+    if not patient.whole or base.ended or not worth or not patient.affords(3):
         return None
     longer = patient.arm(setup=setup, times=3)
-    if not better(longer, base):
+    if not better(longer, base, material=MATERIAL if bad else 2 * MATERIAL):
         return None
-    epochs = setup.epochs
     finding = suspect(
         "epochs_too_few",
         f"the training stops after {epochs} epoch{'s' * (epochs != 1)} while it still gets better",
@@ -121,9 +126,6 @@ def too_short(patient: Patient, setup: Setup, base: Outcome) -> tuple[Finding, O
     )
     return replace(finding, proven=True), longer
 
-
-FEW = 3
-"""Epochs, at most, of a training whose curve alone may say that it is too short."""
 
 FALLS = -0.2
 """Slope of the loss over the steps, both in logarithms: ten times as long takes a third off."""
