@@ -109,7 +109,8 @@ def test_chance_alone_seldom_makes_one_training_better() -> None:
     ("new", "old", "answer"),
     [
         (0.3, 0.9, True),  # bad as it is, and much better
-        (0.6, 0.9, False),  # not much
+        (0.6, 0.85, False),  # not much
+        (0.75, 1.0, True),  # learns nothing as it is
         (0.1, 0.5, False),  # good as it is: haste
         (0.04, 0.5, True),  # nearly all of it
     ],

@@ -64,7 +64,7 @@ class Outcome:
 
     @property
     def verdict(self) -> Verdict:
-        """The verdict that counts: on held-out examples where they allow one, of two classes say."""
+        """The verdict that counts: on held-out examples, where they are of several classes."""
         held = self.held_out
         return self.training if held is None or math.isnan(held.error) else held
 

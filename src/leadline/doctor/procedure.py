@@ -39,7 +39,7 @@ from leadline.doctor.course import RATES, Course, Tried, adopt, attempt
 from leadline.doctor.finding import Finding
 from leadline.doctor.patient import Patient
 from leadline.doctor.prescription import prescribe
-from leadline.doctor.rate_search import AHEAD, try_rates
+from leadline.doctor.rate_search import AHEAD, rate_remedied, retune, try_rates
 
 ON_TRIAL = frozenset(
     {
@@ -190,6 +190,7 @@ def run(patient: Patient) -> tuple[Course, Outcome]:
         if not suspects and not patient.affords():
             break
     if not course.base.crashed:
+        retune(patient, course)
         _last_look(patient, course)
     if not patient.affords() and not learns(course.base) and not course.proven:
         patient.limits.append(
@@ -366,7 +367,7 @@ def _round(patient: Patient, course: Course, suspects: list[Finding]) -> Iterato
             course.untried.append(finding)
             continue
         yield attempt(patient, course, finding)
-    if not any(f.cause in RATES for f in course.proven):
+    if not any(f.cause in RATES for f in course.proven) and rate_remedied(course) is None:
         yield from try_rates(patient, course)
 
 

@@ -11,14 +11,26 @@ import math
 from collections.abc import Iterator
 from dataclasses import replace
 
+from leadline.doctor.arm import Outcome
 from leadline.doctor.causes.suspected import optimisation
-from leadline.doctor.comparison import better, diverges, learns
+from leadline.doctor.comparison import GOOD, better, diverges, learns
 from leadline.doctor.course import Course, Tried, attempt
+from leadline.doctor.finding import Finding
 from leadline.doctor.patient import Patient
 from leadline.doctor.prescription import usual_rate
+from leadline.doctor.remedies.optimisation import rate_times
 
 AHEAD = 0.15
 """Part of the error that a rate has to gain more before it is named first."""
+
+BESIDE = (3.0, 1 / 3)
+"""Factors on a rate that helped, tried as well."""
+
+AGAIN = (10.0, 100.0, 1000.0)
+"""Factors on a rate that a sick network had to be content with."""
+
+FINER = 0.1
+"""Part of the error that has to go with one of them."""
 
 
 def try_rates(patient: Patient, course: Course) -> Iterator[Tried]:
@@ -65,19 +77,75 @@ def _other_optimizer(patient: Patient, course: Course) -> Tried | None:
 def _best_rate(patient: Patient, course: Course, factors: tuple[float, ...]) -> Tried | None:
     """The rate that does best in one direction; the next is tried while the last one helped."""
     best: Tried | None = None
+    found = 1.0
     for factor in factors:
         if not patient.affords():
-            return best
-        if factor < 1:
-            finding = optimisation.too_high(patient, factor)
-        else:
-            finding = optimisation.too_low(patient, factor)
-        tried = attempt(patient, course, finding)
-        if factor > 1 and tried.helps:
-            further = optimisation.goes_further(patient, tried.outcome, course.base, factor)
-            tried = replace(tried, helps=further)
+            break
+        tried = _at(patient, course, factor)
         if best is None or (tried.helps and better(tried.outcome, best.outcome)):
-            best = tried
+            best, found = tried, factor
         elif best.helps or (factor > 1 and not better(tried.outcome, course.base)):
-            return best
+            break
+    if best is None or not best.helps or best.outcome.verdict.error < GOOD:
+        return best
+    return _refined(patient, course, best, found)
+
+
+def _refined(patient: Patient, course: Course, best: Tried, factor: float) -> Tried:
+    """The best of the rate found and of those half a power of ten beside it."""
+    for side in BESIDE:
+        if not patient.affords():
+            break
+        tried = _at(patient, course, factor * side)
+        if tried.helps and better(tried.outcome, best.outcome, material=FINER):
+            return tried
     return best
+
+
+def _at(patient: Patient, course: Course, factor: float) -> Tried:
+    """A trial of this factor on the rate."""
+    if factor < 1:
+        return attempt(patient, course, optimisation.too_high(patient, factor))
+    tried = attempt(patient, course, optimisation.too_low(patient, factor))
+    if not tried.helps:
+        return tried
+    further = optimisation.goes_further(patient, tried.outcome, course.base, factor)
+    return replace(tried, helps=further)
+
+
+def retune(patient: Patient, course: Course) -> None:
+    """Set a rate again that was found for the sick network, now that more of it is healed."""
+    found = rate_remedied(course)
+    healed = [f for f in (*course.certain, *course.proven) if f.change is not None]
+    if found is None or len(healed) < 2 or course.base.verdict.error < GOOD:
+        return
+    assert found.change is not None, "asked for"
+    old = optimisation.rate_of(patient)
+    rate = float(found.change.settings["optimizer.lr"])
+    best: tuple[float, Outcome] | None = None
+    for factor in AGAIN:
+        if not patient.affords():
+            break
+        outcome = patient.arm(rate_times(factor, rate), setup=course.setup)
+        if better(outcome, course.base if best is None else best[1], material=FINER):
+            best = factor, outcome
+        elif best is not None:
+            break
+    if best is None:
+        return
+    factor, course.base = best
+    course.setup = rate_times(factor, rate)(course.setup)
+    change = rate_times(factor * rate / old, old)
+    for findings in (course.certain, course.proven):
+        findings[:] = [replace(f, change=change) if f is found else f for f in findings]
+
+
+def rate_remedied(course: Course) -> Finding | None:
+    """The finding whose remedy set the rate, if one did."""
+    for finding in (*course.certain, *course.proven):
+        change, trial = finding.change, finding.trial
+        if change is None or trial is None or trial.harms:
+            continue
+        if finding.cause in ("lr_too_high", "lr_too_low") and "optimizer.lr" in change.settings:
+            return finding
+    return None

@@ -230,6 +230,4 @@ class _Pooled:
 
 def is_pooling(module: nn.Module) -> bool:
     """Whether a module takes the mean or largest of patches of a picture."""
-    return isinstance(
-        module, _MaxPoolNd | _AvgPoolNd | _AdaptiveAvgPoolNd | _AdaptiveMaxPoolNd
-    )
+    return isinstance(module, _MaxPoolNd | _AvgPoolNd | _AdaptiveAvgPoolNd | _AdaptiveMaxPoolNd)
