@@ -219,6 +219,14 @@ def test_without_held_out_examples_the_training_ones_count() -> None:
     assert outcome.verdict == outcome.training
 
 
+def test_held_out_examples_of_one_class_leave_the_verdict_to_the_training_ones() -> None:
+    batches = data(30)
+    alike = [(x, torch.zeros_like(y)) for x, y in data(2)]
+    outcome = arm(setup_of(), batches, Probe(training=batches, held_out=alike, problem=THREE))
+    assert outcome.held_out is not None and math.isnan(outcome.held_out.error)
+    assert outcome.verdict == outcome.training
+
+
 def test_halfway_is_the_verdict_after_half_of_the_steps() -> None:
     batches = data(20)
     probe = Probe(training=batches, held_out=(), problem=THREE)

@@ -17,6 +17,8 @@ from leadline.doctor.comparison import (
     learns,
     mends,
     neglects,
+    quickens,
+    starts,
     trial_of,
     wakes,
 )
@@ -117,6 +119,34 @@ def test_chance_alone_seldom_makes_one_training_better() -> None:
 )
 def test_a_rate_must_do_more_than_hurry(new: float, old: float, answer: bool) -> None:
     assert hurries(outcome(new), outcome(old)) is answer
+
+
+@pytest.mark.parametrize(
+    ("new", "old", "answer"),
+    [(0.7, 1.0, True), (0.04, 0.2, True), (0.06, 0.2, False), (0.01, 0.1, False)],
+)
+def test_smaller_batches_must_take_most_of_the_error(new: float, old: float, answer: bool) -> None:
+    assert quickens(outcome(new), outcome(old)) is answer
+
+
+@pytest.mark.parametrize(
+    ("new", "old", "doubt", "answer"),
+    [
+        (0.85, 1.0, 0.0, True),
+        (0.85, 1.0, 0.04, False),  # may be chance
+        (0.92, 1.1, 0.0, False),  # has not begun
+        (0.7, 0.85, 0.0, False),  # had begun before
+    ],
+)
+def test_a_training_starts_when_it_learns_and_did_not(
+    new: float, old: float, doubt: float, answer: bool
+) -> None:
+    assert starts(outcome(new, doubt=doubt), outcome(old, doubt=doubt)) is answer
+
+
+def test_a_training_that_broke_off_does_not_start() -> None:
+    assert not starts(outcome(0.5, ended="loss nan"), outcome(1.0))
+    assert not starts(outcome(0.5), outcome(1.0, ended="loss nan"))
 
 
 @pytest.mark.parametrize(

@@ -77,6 +77,20 @@ def test_the_batches_are_those_that_a_training_with_the_seed_sees() -> None:
     assert numbers(Drawn(loader, seed=5).take(12)) == numbers(expected)
 
 
+def test_what_a_training_does_ahead_of_its_first_batch_is_done_first() -> None:
+    """The oracle is the plain loop: seed, build the model, then draw."""
+    loader = DataLoader(numbered(32), batch_size=8, shuffle=True)
+
+    def build() -> torch.nn.Module:
+        return torch.nn.Linear(7, 5)
+
+    seed_everything(5)
+    build()
+    expected = [batch for _ in range(2) for batch in loader]
+    assert numbers(Drawn(loader, seed=5, ahead=build).take(8)) == numbers(expected)
+    assert numbers(Drawn(loader, seed=5).take(8)) != numbers(expected)
+
+
 def test_the_seed_decides_what_is_drawn() -> None:
     loader = DataLoader(numbered(64), batch_size=8, shuffle=True)
     takes = [numbers(Drawn(loader, seed=seed).take(8)) for seed in (0, 0, 1)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -327,6 +328,29 @@ def test_targets_without_their_last_axis_of_one_are_compared_one_by_one() -> Non
 def test_whole_numbers_are_targets_like_others() -> None:
     targets = torch.arange(50)
     assert judge(targets[:, None].float(), targets, NUMBERS).error == 0.0
+
+
+def test_the_doubt_of_a_difference_is_that_of_the_pairs() -> None:
+    """The oracle is the spread over many draws: what is hard for both models moves neither."""
+    numbers, gone, doubts, apart = Problem(kind="numbers"), [], [], []
+    targets = torch.randn(200, 1)
+    for _ in range(300):
+        shared = 0.5 * torch.randn(200, 1)  # what both get wrong
+        one = judge(targets + shared, targets, numbers)
+        other = judge(targets + 1.1 * shared + 0.05 * torch.randn(200, 1), targets, numbers)
+        gone.append(one.error - other.error)
+        doubts.append(one.doubt_beside(other))
+        apart.append(math.hypot(one.doubt, other.doubt))
+    assert statistics.mean(doubts) == pytest.approx(statistics.stdev(gone), rel=0.2)
+    assert statistics.mean(apart) > 3 * statistics.mean(doubts)
+
+
+def test_answers_to_other_questions_are_no_pairs() -> None:
+    two = Problem(kind="classes", classes=2)
+    few, many = (judge(torch.randn(n, 2), torch.arange(n) % 2, two) for n in (40, 60))
+    assert few.doubt_beside(many) == math.hypot(few.doubt, many.doubt)
+    whole = replace(few, doubt=0.0)
+    assert whole.doubt_beside(replace(few, doubt=0.0)) == 0.0
 
 
 def test_the_doubt_of_numbers_is_the_standard_error_of_the_mean_square() -> None:

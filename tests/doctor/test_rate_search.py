@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,8 +16,11 @@ from leadline.doctor.arm import Outcome
 from leadline.doctor.course import Course, Tried
 from leadline.doctor.patient import Patient
 from leadline.doctor.problem import Verdict
-from leadline.doctor.rate_search import try_rates
+from leadline.doctor.rate_search import rate_remedied, retune, try_rates
+from leadline.doctor.remedies.optimisation import rate_times
 from leadline.doctor.remedy import Remedy
+from leadline.doctor.suspicion import suspect
+from leadline.doctor.trial import Arm, Trial
 from leadline.training.setup import Setup
 
 
@@ -225,3 +229,79 @@ def test_it_stops_when_the_allowance_is_spent(monkeypatch: pytest.MonkeyPatch) -
     found, rates = searched(by_rate(1e-2), monkeypatch, lr=1e-4, arms=1)
     assert len(rates) == 1
     assert found == [("lr_too_low", near(1e-3), True)]
+
+
+def test_a_rate_that_helps_is_looked_for_in_half_decades(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The best rate, 0.03, lies between two powers of ten."""
+    found, rates = searched(by_rate(0.03), monkeypatch, lr=1e-4)
+    assert found == [("lr_too_low", near(0.03), True)]
+    assert rates == [near(1e-3), near(1e-2), near(1e-1), near(3e-2)]
+
+
+# ---------------------------------------------------------------- a rate of the doctor's, set again
+
+
+def healed_course(patient: Patient, *, error: float, harmed: bool = False) -> Course:
+    """A rate of 1 was lowered to 0.001, and then something else was healed."""
+    low = rate_times(1e-3, 1.0)
+    arm = Arm(losses=(), error=1.0, surprise=1.0)
+    after = Arm(losses=(), error=2.0 if harmed else 0.9, surprise=0.9)
+    trial = Trial(remedy="", steps=1, without=arm, treated=after, measured="", helps=True)
+    rate = replace(suspect("lr_too_high", "too high", change=low, source=""), trial=trial)
+    other = suspect("loss_wrong", "wrong", change=Remedy(title="another"), source="")
+    return Course(
+        setup=low(patient.setup),
+        base=outcome(error),
+        certain=[rate],
+        proven=[other],
+        ruled_out=[],
+        untried=[],
+    )
+
+
+def again(
+    monkeypatch: pytest.MonkeyPatch, ends: Callable[[float], float], *, error: float = 0.6,
+    harmed: bool = False,
+) -> tuple[Course, list[float]]:  # fmt: skip
+    """The course after `retune`, and the rates it tried."""
+    patient = Patient(line(lambda model: torch.optim.SGD(model.parameters(), lr=1.0)), seconds=5)
+    course = healed_course(patient, error=error, harmed=harmed)
+    rates: list[float] = []
+
+    def arm(remedy: Remedy, *, setup: Setup) -> Outcome:
+        rates.append(remedy(setup).optimizer(nn.Linear(1, 1)).param_groups[0]["lr"])
+        return outcome(ends(rates[-1]))
+
+    monkeypatch.setattr(patient, "arm", arm)
+    retune(patient, course)
+    return course, rates
+
+
+def test_a_rate_of_the_sick_network_is_raised_for_the_healed_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    course, rates = again(
+        monkeypatch, lambda rate: {1e-2: 0.4, 1e-1: 0.2, 1.0: 0.9}[round(rate, 6)]
+    )
+    assert rates == [near(1e-2), near(1e-1), near(1.0)]
+    assert course.base.verdict.error == 0.2
+    change = course.certain[0].change
+    assert change is not None and change.settings == {"optimizer.lr": near(0.1)}
+    for setup in (course.setup, change(line(lambda m: torch.optim.SGD(m.parameters(), lr=1.0)))):
+        assert setup.optimizer(nn.Linear(1, 1)).param_groups[0]["lr"] == near(0.1)
+
+
+def test_a_rate_that_nothing_betters_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    course, rates = again(monkeypatch, lambda rate: 0.9)
+    assert len(rates) == 3
+    assert course.certain[0].change is not None
+    assert course.certain[0].change.settings == {"optimizer.lr": near(1e-3)}
+    assert course.base.verdict.error == 0.6
+
+
+def test_a_good_training_or_a_rate_that_was_not_set_is_left_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert again(monkeypatch, lambda rate: 0.0, error=0.05)[1] == []
+    course, rates = again(monkeypatch, lambda rate: 0.0, harmed=True)
+    assert rates == [] and rate_remedied(course) is None

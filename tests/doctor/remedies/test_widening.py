@@ -14,6 +14,7 @@ from leadline.doctor.remedies.widening import (
     larger_maps,
     one_activation,
     skipped,
+    unpooled,
     widen,
     wider,
 )
@@ -88,6 +89,15 @@ def test_skipped_layers_hand_on_what_they_are_given(make_setup: Any, alike: Any)
     model = skipped(["1", "2"], layers=1)(make_setup(model=deep)).model()
     x = torch.randn(5, 4)
     assert torch.equal(model(x), model[0](x))
+
+
+def test_poolings_left_out_leave_the_inputs_as_they_are(make_setup: Any) -> None:
+    def pooled() -> nn.Module:
+        return nn.Sequential(nn.MaxPool2d(4), nn.Upsample(size=8), nn.Flatten(), nn.Linear(64, 3))
+
+    model = unpooled(["0", "1"])(make_setup(model=pooled)).model()
+    x = torch.randn(5, 1, 8, 8)
+    assert torch.equal(model(x), model[3](x.flatten(1)))
 
 
 def test_a_hidden_layer_comes_before_the_one_named(make_setup: Any) -> None:

@@ -154,6 +154,21 @@ def test_convolutions_over_what_pooling_left_of_a_picture_are_found(
     assert healed(digits[0][:3]).shape == (3, 10)
 
 
+def test_pooling_ahead_of_the_first_weights_is_found_and_left_out(
+    patient_for: Any, digits: Any
+) -> None:
+    def build() -> nn.Module:
+        return nn.Sequential(
+            *(nn.Unflatten(1, (1, 8, 8)), nn.AdaptiveAvgPool2d(1), nn.Upsample(size=8)),
+            *(nn.Conv2d(1, 8, 3, stride=2), nn.ReLU(), nn.Flatten(), nn.Linear(72, 10)),
+        )
+
+    patient = patient_for(build, digits)
+    (finding,) = suspicions(patient)
+    assert (finding.cause, finding.layers) == ("layer_extra", ("1",))
+    assert helped(patient, "layer_extra")
+
+
 def test_pooling_to_one_pixel_at_the_end_is_healthy(patient_for: Any, conv_net: Any) -> None:
     images = torch.randn(64, 3, 16, 16), torch.arange(64) % 10
     patient = patient_for(conv_net, images)

@@ -162,9 +162,22 @@ def test_a_training_that_stops_while_it_gets_better_is_found(patient_for: Patien
 def test_one_that_has_learned_or_broke_off_is_not_asked(patient_for: Patients) -> None:
     patient = patient_for(network, DATA, epochs=1)
     spent = patient.allowance.spent_steps
-    assert too_short(patient, patient.setup, outcome(0.3)) is None
+    assert too_short(patient, patient.setup, outcome(0.1)) is None
     assert too_short(patient, patient.setup, outcome(0.9, ended="loss nan")) is None
     assert patient.allowance.spent_steps == spent
+
+
+def test_a_single_epoch_that_learned_much_is_too_short_when_most_of_the_error_goes(
+    patient_for: Patients, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    patient = patient_for(network, DATA, epochs=1)
+    for after, found in ((0.1, True), (0.2, False)):
+        monkeypatch.setattr(patient, "arm", lambda *, setup, times, e=after: outcome(e))
+        assert (too_short(patient, patient.setup, outcome(0.3)) is not None) is found
+    many = replace(patient.setup, epochs=20)
+    monkeypatch.setattr(patient, "arm", lambda *, setup, times: outcome(0.01))
+    assert too_short(patient, many, outcome(0.3)) is None
+    assert too_short(patient, patient.setup, outcome(0.11)) is None, "good enough"
 
 
 def test_one_that_more_steps_do_not_help_is_not_too_short(patient_for: Patients) -> None:
