@@ -32,6 +32,7 @@ class Job:
     scale: str
     repair: bool
     baselines: bool
+    twins: bool
 
 
 def suite_cases(suite: str) -> tuple[Case, ...]:
@@ -76,7 +77,7 @@ def run(job: Job) -> dict[str, Any]:
     }
     subject = case.buggy(job.seed)
     diagnosis = _look(row, "buggy", subject, case)
-    if case.fixed is not None:
+    if case.fixed is not None and job.twins:
         _look(row, "fixed", case.fixed(job.seed), case)
     if job.baselines and isinstance(subject, Setup):
         row["baselines"] = _baselines(subject, case.execution)

@@ -12,13 +12,10 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.nn import functional
 
-from leadline.core.errors import MeasurementError
 from leadline.doctor.experiments import (
     double_precision,
     input_independent,
-    mode_switch,
     overfit_one_batch,
-    rate_range,
     shuffled_labels,
 )
 from leadline.doctor.patient import Patient
@@ -78,22 +75,6 @@ def test_a_rate_far_too_low_learns_the_batch_at_a_higher_one(patient: Any) -> No
     assert found.learned and found.rate == pytest.approx(1e-2)
 
 
-def test_the_rate_range_goes_from_standing_still_to_diverging(patient: Any) -> None:
-    found = rate_range(
-        patient(optimizer=lambda model: torch.optim.SGD(model.parameters(), lr=5.0)),
-        factors=(1e-6, 1e-1, 1e6),
-    )
-    assert found.losses[0] == pytest.approx(found.start, rel=0.05)
-    assert found.losses[1] < 0.9 * found.start < 10 * found.start < found.losses[2]
-    assert found.best == pytest.approx(0.5)
-    assert found.steps <= 60
-
-
-def test_under_a_warm_up_the_rate_is_the_one_it_leads_to(patient: Any) -> None:
-    warmed = patient(schedule=lambda o: torch.optim.lr_scheduler.LinearLR(o, 1e-3, total_iters=9))
-    assert rate_range(warmed, factors=(1.0,), steps=5).rates == (1e-2,)
-
-
 def test_real_labels_are_learned_better_than_shuffled_ones(patient: Any) -> None:
     found = shuffled_labels(patient())
     assert found.uses_it and found.error < 0.5 < found.spoiled_error
@@ -123,26 +104,6 @@ def test_words_are_replaced_by_those_of_one_example(patient: Any) -> None:
     assert input_independent(patient(model=reader, batches=data)).uses_it
 
 
-def test_a_network_without_modes_answers_alike_in_both(patient: Any) -> None:
-    found = mode_switch(patient())
-    assert found.apart == 0 and found.training == found.evaluation
-
-
-def test_a_batch_norm_that_learned_no_statistics_answers_otherwise(patient: Any) -> None:
-    def build() -> nn.Module:
-        norm = nn.BatchNorm1d(64, momentum=1e-6)
-        return nn.Sequential(nn.Linear(64, 64), norm, nn.ReLU(), nn.Linear(64, 10))
-
-    found = mode_switch(patient(model=build))
-    assert found.apart > 0.2 and found.training.error <= found.evaluation.error
-
-
-def test_a_training_that_breaks_off_has_no_modes_to_compare(patient: Any) -> None:
-    broken = patient(optimizer=lambda model: torch.optim.SGD(model.parameters(), lr=1e30))
-    with pytest.raises(MeasurementError, match="find out first why it breaks off"):
-        mode_switch(broken)
-
-
 def test_float64_gives_a_healthy_network_the_same_gradient(patient: Any) -> None:
     found = double_precision(patient())
     assert found.loss_apart < 1e-6 and found.gradient_apart < 1e-5 and not found.in_loss
@@ -161,6 +122,6 @@ def test_experiments_leave_the_random_streams_where_they_were(patient: Any) -> N
     asked = patient()
     state = torch.get_rng_state()
     overfit_one_batch(asked, steps=2)
-    mode_switch(asked, steps=2)
+    shuffled_labels(asked, steps=2)
     double_precision(asked)
     assert torch.equal(state, torch.get_rng_state())

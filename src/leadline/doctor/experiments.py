@@ -1,16 +1,15 @@
 """Short experiments on a patient that says nothing by itself: what it can learn, and from what.
 
     overfit_one_batch   can it learn a single batch by heart? If not, something is broken
-    rate_range          losses against the learning rate: too low, right, too high
     shuffled_labels     are the labels easier to learn than the same labels in another order?
     input_independent   is it better than with inputs that are all their mean?
-    mode_switch         are the answers in training and evaluation mode the same?
     double_precision    does float64 give the same loss and gradient?
 
 Each takes few steps, pays for them out of the patient's allowance, and returns numbers; whoever
-asks judges. The first and the fourth are Karpathy's (A Recipe for Training Neural Networks, 2019),
-the second Smith's (2017), the third after Zhang et al. (2017, Understanding deep learning requires
-rethinking generalization).
+asks judges. Two more are part of every diagnosis: the range of learning rates (`rate_search.py`),
+and both modes of the network (`Outcome.in_training`). The first and the third are Karpathy's (A
+Recipe for Training Neural Networks, 2019), the second is after Zhang et al. (2017, Understanding
+deep learning requires rethinking generalization).
 """
 
 from __future__ import annotations
@@ -24,12 +23,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 
-from leadline.core.errors import ConfigError, LeadlineError, MeasurementError
+from leadline.core.errors import ConfigError, LeadlineError
 from leadline.core.seeds import preserved_random_state
 from leadline.core.taps import Taps
 from leadline.doctor.arm import Outcome, Probe, run_arm
 from leadline.doctor.patient import Patient
-from leadline.doctor.problem import Verdict
 from leadline.doctor.remedies.optimisation import adam, rate_times
 from leadline.doctor.remedies.precision import Widened
 from leadline.doctor.remedy import Remedy
@@ -64,25 +62,6 @@ class Overfit:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RateRange:
-    """The loss after a few steps at each of `rates`, infinite where it diverged."""
-
-    rates: tuple[float, ...]
-    losses: tuple[float, ...]
-    start: float
-    steps: int
-
-    @property
-    def best(self) -> float:
-        """The rate with the lowest loss.
-
-        >>> RateRange(rates=(0.1, 1.0), losses=(2.0, 1.0), start=3.0, steps=8).best
-        1.0
-        """
-        return self.rates[self.losses.index(min(self.losses))]
-
-
-@dataclass(frozen=True, kw_only=True)
 class Compared:
     """The error of the training as it is, and with something taken away from the data.
 
@@ -103,19 +82,6 @@ class Compared:
         True
         """
         return self.loss < 0.9 * self.spoiled_loss or self.error < 0.9 * self.spoiled_error
-
-
-@dataclass(frozen=True, kw_only=True)
-class Modes:
-    """The same trained model on the same examples in both modes; `apart` compares the outputs.
-
-    `apart` is the mean absolute difference of the outputs over their standard deviation.
-    """
-
-    training: Verdict
-    evaluation: Verdict
-    apart: float
-    steps: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,32 +142,6 @@ def overfit_one_batch(
     return best
 
 
-def rate_range(
-    patient: Patient,
-    *,
-    setup: Setup | None = None,
-    factors: Sequence[float] = (1e-3, 1e-2, 0.1, 1.0, 10.0, 100.0),
-    steps: int = 20,
-) -> RateRange:
-    """The loss after so many steps at several multiples of the rate; `steps` for each."""
-    whole = setup or patient.setup
-    rate = _rate(patient)
-    probe = Probe(training=(), held_out=(), problem=patient.problem)
-    losses, spent, start = [], 0, math.nan
-    for factor in factors:
-        batches = patient.drawn.take(steps * whole.accumulate)
-        outcome = _run(patient, whole, batches, rate_times(factor, rate), probe)
-        spent += outcome.steps
-        start = outcome.losses[0] if outcome.losses else start
-        losses.append(math.inf if outcome.ended else smoothed(outcome.losses, last=5))
-    return RateRange(
-        rates=tuple(rate * factor for factor in factors),
-        losses=tuple(losses),
-        start=start,
-        steps=spent,
-    )
-
-
 def shuffled_labels(
     patient: Patient, *, setup: Setup | None = None, steps: int = STEPS
 ) -> Compared:
@@ -228,39 +168,6 @@ def input_independent(
         return one.expand_as(inputs).clone(), targets
 
     return _compared(patient, setup or patient.setup, blind, steps)
-
-
-def mode_switch(patient: Patient, *, setup: Setup | None = None, steps: int = STEPS) -> Modes:
-    """Train, and ask the same examples in training and in evaluation mode; `steps` of cost.
-
-    Raises MeasurementError where the training breaks off or the model cannot be asked.
-    """
-    whole = setup or patient.setup
-    outcome = _run(
-        patient, whole, patient.drawn.take(steps * whole.accumulate), None, patient.probe
-    )
-    model, there = outcome.model, outcome.in_training
-    if model is None or there is None or outcome.ended or not patient.probe.training:
-        raise MeasurementError(
-            expected="a training of a few steps whose model answers in both modes",
-            received=outcome.ended or "no answers in training mode",
-            remedy="find out first why it breaks off",
-        )
-    inputs, wanted = patient.probe.training[0]
-    placed, _ = patient.execution.place_batch(inputs, wanted)
-    answers = []
-    for training in (True, False):
-        with Taps(model), preserved_random_state(), torch.no_grad():
-            model.train(training)
-            answers.append(main_output(model(placed)).float())
-    spread = float(answers[1].std()) if answers[1].numel() > 1 else 1.0
-    apart = float((answers[0] - answers[1]).abs().mean())
-    return Modes(
-        training=there,
-        evaluation=outcome.training,
-        apart=apart / spread if spread > 0 else (math.inf if apart > 0 else 0.0),
-        steps=outcome.steps,
-    )
 
 
 def double_precision(patient: Patient) -> Precision | None:

@@ -40,6 +40,7 @@ from leadline.doctor.finding import Finding
 from leadline.doctor.patient import Patient
 from leadline.doctor.prescription import prescribe
 from leadline.doctor.rate_search import AHEAD, rate_remedied, retune, try_rates
+from leadline.doctor.unexplained import where_to_look
 
 ON_TRIAL = frozenset(
     {
@@ -197,6 +198,9 @@ def run(patient: Patient) -> tuple[Course, Outcome]:
             "it does not learn, and the allowance was spent before rates, optimizers and the rest "
             "could be tried: give it more seconds or steps"
         )
+    explained = course.proven or any(f.severity == "error" for f in course.certain)
+    if not explained and not course.base.crashed and not learns(course.base):
+        patient.limits += where_to_look(patient, course.setup)
     told = {f.cause for f in [*course.ruled_out, *course.proven, *course.certain]}
     course.untried = [f for f in course.untried if f.cause not in told]
     return course, sick
