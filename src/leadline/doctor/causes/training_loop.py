@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -124,21 +124,26 @@ def _optimizer(seen: Examination) -> Iterator[Finding]:
         )
     frozen = [name for name, p in own.items() if not p.requires_grad and id(p) in held]
     if frozen:
-        yield Finding(
-            cause="params_frozen",
-            severity="warning",
-            summary=counted(len(frozen), "frozen parameter was", "frozen parameters were")
-            + " given to the optimizer: no step will change what is frozen",
-            layers=tuple(frozen),
-            evidence=(
-                Evidence(
-                    quantity="parameters with requires_grad=False in the optimizer",
-                    measured=float(len(frozen)),
-                    expected="0",
-                ),
+        yield frozen_given(frozen)
+
+
+def frozen_given(names: Sequence[str]) -> Finding:
+    """The finding that these frozen parameters were given to the optimizer."""
+    return Finding(
+        cause="params_frozen",
+        severity="warning",
+        summary=counted(len(names), "frozen parameter was", "frozen parameters were")
+        + " given to the optimizer: no step will change what is frozen",
+        layers=tuple(names),
+        evidence=(
+            Evidence(
+                quantity="parameters with requires_grad=False in the optimizer",
+                measured=float(len(names)),
+                expected="0",
             ),
-            remedy="call .requires_grad_(True) on them, or leave them out of the optimizer",
-        )
+        ),
+        remedy="call .requires_grad_(True) on them, or leave them out of the optimizer",
+    )
 
 
 def _sign(seen: Examination) -> Iterator[Finding]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 
+from leadline.doctor.causes.training_loop import frozen_given
 from leadline.doctor.finding import Evidence, Finding, counted
 from leadline.doctor.recording.objects import ModelCard, OptimizerCard
 from leadline.doctor.recording.rerun_surroundings import models_kept
@@ -186,21 +187,6 @@ def _frozen(tape: Tape) -> Iterator[Finding]:
             for serial, name in card.parameters.items()
             if serial in (optimizer.frozen or ())
         ]
-        if not names:
-            continue
-        yield Finding(
-            cause="params_frozen",
-            severity="warning",
-            summary=counted(len(names), "frozen parameter was", "frozen parameters were")
-            + " given to the optimizer: no step will change what is frozen",
-            layers=tuple(names),
-            evidence=(
-                Evidence(
-                    quantity="parameters with requires_grad=False in the optimizer",
-                    measured=float(len(names)),
-                    expected="0",
-                ),
-            ),
-            remedy="call .requires_grad_(True) on them, or leave them out of the optimizer",
-        )
-        return
+        if names:
+            yield frozen_given(names)
+            return
