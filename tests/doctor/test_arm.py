@@ -210,6 +210,7 @@ def test_the_verdicts_are_those_of_the_trained_model_on_each_part() -> None:
     assert outcome.verdict == outcome.held_out
     assert outcome.arm.error == outcome.held_out.error
     assert outcome.arm.losses == outcome.losses
+    assert 0 < outcome.arm.seconds == outcome.seconds
 
 
 def test_without_held_out_examples_the_training_ones_count() -> None:

@@ -100,5 +100,6 @@ def test_what_is_not_finite_is_text_in_json() -> None:
         "error": "inf",
         "surprise": "inf",
         "ended": "loss nan at step 2",
+        "seconds": 0.0,
     }
     assert (plain["treated"]["error"], plain["gain"], plain["helps"]) == ("nan", 0.0, True)

@@ -76,6 +76,7 @@ class Outcome:
             error=self.verdict.error,
             surprise=self.verdict.surprise,
             ended=self.ended,
+            seconds=self.seconds,
         )
 
 

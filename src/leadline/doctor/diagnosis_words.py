@@ -116,7 +116,9 @@ def _finding(finding: Plain, width: int, measured: str) -> str:
 
 def _trial(trial: Plain, width: int, measured: str) -> list[str]:
     """What was compared, the errors, and both loss curves on one scale."""
-    head = f"{trial['steps']:,} steps without and with this change: {trial['remedy']}"
+    took = trial["treated"]["seconds"]
+    length = f"{trial['steps']:,} steps" + (f" ({took:.2g} s)" if took else "")
+    head = f"{length} without and with this change: {trial['remedy']}"
     lines = [_line("trial", head, width)]
     curves = {name: losses_of(trial[name]) for name in ("without", "treated")}
     heights = Heights.over(*curves.values())

@@ -22,13 +22,15 @@ class Arm:
 
     `error` is 0 for perfect answers and 1 for those of a model that knows nothing; `surprise` the
     same in terms of log likelihood or spread, finer where few answers change. `ended` says why a
-    training stopped before its end, a loss that is not finite for example.
+    training stopped before its end, a loss that is not finite for example. `seconds` is what the
+    training took, 0 where it was not timed.
     """
 
     losses: tuple[float, ...]
     error: float
     surprise: float
     ended: str = ""
+    seconds: float = 0.0
 
     def to_plain(self) -> dict[str, Any]:
         """The arm as plain values for JSON; the curve thinned to 200 points."""
@@ -39,6 +41,7 @@ class Arm:
             "error": _plain(self.error),
             "surprise": _plain(self.surprise),
             "ended": self.ended,
+            "seconds": round(self.seconds, 3),
         }
 
 
