@@ -203,3 +203,19 @@ def test_a_warning_whose_remedy_does_harm_becomes_a_note() -> None:
     summed = next(f for f in course.certain if f.cause == "loss_reduction_wrong")
     assert summed.trial is not None and summed.trial.gain < -0.25
     assert summed.severity == "note" and not summed.proven
+
+
+def test_a_sound_remedy_that_the_rate_was_chosen_around_brings_its_own_rate() -> None:
+    """A softmax too many makes the gradient weak; at the rate that makes up for it, logits leap."""
+    sick = setup_of(
+        model=network(lambda: nn.Softmax(dim=1)),
+        optimizer=lambda model: SGD(model.parameters(), lr=20.0, momentum=0.9),
+    )
+    course, _ = run(Patient(sick, seconds=20))
+    (found,) = [f for f in course.certain if f.cause == "double_softmax"]
+    assert found.trial is not None and found.change is not None
+    assert not found.trial.harms
+    assert "a learning rate of" in found.trial.remedy
+    rate = found.change(sick).optimizer(nn.Linear(1, 1)).param_groups[0]["lr"]
+    assert rate < 20 and found.change.settings == {"optimizer.lr": rate}
+    assert any("lr=20" in line for line in found.change.lines)

@@ -39,7 +39,7 @@ from leadline.doctor.course import RATES, Course, Tried, adopt, attempt
 from leadline.doctor.finding import Finding
 from leadline.doctor.patient import Patient
 from leadline.doctor.prescription import prescribe
-from leadline.doctor.rate_search import AHEAD, rate_remedied, retune, try_rates
+from leadline.doctor.rate_search import AHEAD, rate_remedied, retune, try_rates, with_other_rate
 from leadline.doctor.unexplained import where_to_look
 
 ON_TRIAL = frozenset(
@@ -345,6 +345,9 @@ def _treat_certain(patient: Patient, course: Course, finding: Finding) -> None:
         course.certain.append(replace(finding, proven=finding.proven or sure))
         return
     outcome = patient.arm(change, setup=course.setup)
+    if finding.severity == "error" and _worse(outcome, course.base):
+        change, outcome = with_other_rate(patient, course, change, outcome)
+        finding = replace(finding, change=change)
     helps = better(outcome, course.base)
     trial = trial_of(
         course.base,
@@ -360,6 +363,11 @@ def _treat_certain(patient: Patient, course: Course, finding: Finding) -> None:
     if not trial.harms and finding.severity != "note":
         course.setup = change(course.setup)
         course.base = outcome
+
+
+def _worse(treated: Outcome, without: Outcome) -> bool:
+    trial = trial_of(without, treated, remedy="", measured="", helps=False)
+    return trial.harms
 
 
 def _round(patient: Patient, course: Course, suspects: list[Finding]) -> Iterator[Tried]:

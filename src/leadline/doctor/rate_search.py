@@ -19,12 +19,16 @@ from leadline.doctor.finding import Finding
 from leadline.doctor.patient import Patient
 from leadline.doctor.prescription import usual_rate
 from leadline.doctor.remedies.optimisation import rate_times
+from leadline.doctor.remedy import Remedy, together
 
 AHEAD = 0.15
 """Part of the error that a rate has to gain more before it is named first."""
 
 BESIDE = (3.0, 1 / 3)
 """Factors on a rate that helped, tried as well."""
+
+AROUND = (0.1, 10.0, 0.01, 100.0)
+"""Factors on a rate that may have been chosen around a fault."""
 
 AGAIN = (10.0, 100.0, 1000.0)
 """Factors on a rate that a sick network had to be content with."""
@@ -111,6 +115,24 @@ def _at(patient: Patient, course: Course, factor: float) -> Tried:
         return tried
     further = optimisation.goes_further(patient, tried.outcome, course.base, factor)
     return replace(tried, helps=further)
+
+
+def with_other_rate(
+    patient: Patient, course: Course, change: Remedy, outcome: Outcome
+) -> tuple[Remedy, Outcome]:
+    """A sound remedy that does harm at this rate, with a rate at which it does none.
+
+    Where the fault made the gradient weak or strong, the rate was chosen around it.
+    """
+    rate = optimisation.rate_of(patient)
+    for factor in AROUND:
+        if not patient.affords():
+            break
+        both = together(change, rate_times(factor, rate))
+        there = patient.arm(both, setup=course.setup)
+        if better(there, outcome) and there.verdict.error <= course.base.verdict.error:
+            return both, there
+    return change, outcome
 
 
 def retune(patient: Patient, course: Course) -> None:

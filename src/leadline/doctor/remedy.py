@@ -55,3 +55,24 @@ class Remedy:
     def to_plain(self) -> dict[str, Any]:
         """The remedy as plain values for JSON."""
         return {"title": self.title, "lines": list(self.lines), "settings": dict(self.settings)}
+
+
+def together(*remedies: Remedy) -> Remedy:
+    """Several changes of a Setup as one, in this order.
+
+    >>> both = together(Remedy(title="lower the rate"), Remedy(title="leave out the softmax"))
+    >>> both.title
+    'lower the rate, and leave out the softmax'
+    """
+
+    def apply(setup: Setup) -> Setup:
+        for remedy in remedies:
+            setup = remedy(setup)
+        return setup
+
+    return Remedy(
+        title=", and ".join(remedy.title for remedy in remedies),
+        apply=apply,
+        lines=tuple(line for remedy in remedies for line in remedy.lines),
+        settings={path: value for remedy in remedies for path, value in remedy.settings.items()},
+    )

@@ -15,7 +15,7 @@ from leadline.doctor.finding import Evidence, Finding
 from leadline.doctor.patient import Patient
 from leadline.doctor.prescription import hidden_activations
 from leadline.doctor.remedies import layers, optimisation
-from leadline.doctor.remedy import Remedy
+from leadline.doctor.remedy import Remedy, together
 from leadline.doctor.suspicion import suspect
 from leadline.training.setup import Setup
 
@@ -62,17 +62,7 @@ def regularised(patient: Patient) -> Remedy:
     decay = optimisation.option("weight_decay", 5e-4)
     if not names:
         return decay
-    drop = layers.dropout_behind(names[-1], 0.5)
-
-    def apply(setup: Setup) -> Setup:
-        return decay(drop(setup))
-
-    return Remedy(
-        title=f"{drop.title}, and a weight decay of 0.0005",
-        apply=apply,
-        lines=(*drop.lines, *decay.lines),
-        settings={"optimizer.weight_decay": 5e-4},
-    )
+    return together(layers.dropout_behind(names[-1], 0.5), decay)
 
 
 def other_in_evaluation(patient: Patient, base: Outcome) -> Finding | None:
