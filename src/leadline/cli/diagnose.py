@@ -38,7 +38,7 @@ class DiagnoseOptions:
     steps: int | None = None
     """steps that the trials may take together; as many as the seconds allow when not given"""
     seconds: float | None = None
-    """seconds that it may take; 15 % of the training, but 30 at least, when not given"""
+    """seconds that it may take; 15 % of the training, but 60 at least, when not given"""
     treat: bool = False
     """apply what is proven, train it to its end beside the training as it is, and compare"""
     html: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None

@@ -39,7 +39,7 @@ def diagnose(
 
     The subject is a Setup, a tape, or a function that trains: it is called once, and recorded.
     `steps` and `seconds` bound what the trials may cost; the default is 15 % of the training's own
-    time, but 30 seconds at least. With `rerun`, a function may be run again with a remedy applied,
+    time, but a minute at least. With `rerun`, a function may be run again with a remedy applied,
     for what no trial on a copy can prove. A Setup stays as it is, and so do the random streams.
     Raises ConfigError for something else, MeasurementError for a Setup that cannot be run.
 
