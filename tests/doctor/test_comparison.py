@@ -11,6 +11,7 @@ import torch
 from leadline.doctor.arm import Outcome
 from leadline.doctor.comparison import (
     better,
+    closer,
     diverges,
     fairer,
     hurries,
@@ -127,6 +128,20 @@ def test_a_rate_must_do_more_than_hurry(new: float, old: float, answer: bool) ->
 )
 def test_smaller_batches_must_take_most_of_the_error(new: float, old: float, answer: bool) -> None:
     assert quickens(outcome(new), outcome(old)) is answer
+
+
+@pytest.mark.parametrize(
+    ("new", "old", "answer"),
+    [
+        (outcome(0.010), outcome(0.012), True),  # however little
+        (outcome(0.011), outcome(0.012), False),
+        (outcome(0.2, doubt=0.1), outcome(0.3, doubt=0.1), False),  # may be chance
+        (outcome(0.2), outcome(0.1, ended="loss nan"), True),
+        (outcome(0.1, ended="loss nan"), outcome(0.2), False),
+    ],
+)
+def test_of_two_rates_the_closer_one_is_preferred(new: Outcome, old: Outcome, answer: bool) -> None:
+    assert closer(new, old) is answer
 
 
 @pytest.mark.parametrize(

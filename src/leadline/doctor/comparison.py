@@ -22,6 +22,9 @@ SMALLEST = 0.02
 LEARNED = 0.1
 """Error that has to go for a training to have begun to learn."""
 
+FINER = 0.1
+"""Part of the error that has to go for one rate to be preferred to another."""
+
 GOOD = 0.12
 """Error of a training that is good enough to be left alone, however much a hurry would gain."""
 
@@ -59,6 +62,14 @@ def _clearly(new: Verdict, old: Verdict, material: float) -> bool:
     finer = old.surprise - new.surprise
     by_surprise = finer > max(1.5 * material * old.surprise, 5 * SMALLEST)
     return by_surprise and gone > -doubt and old.error > 5 * SMALLEST
+
+
+def closer(treated: Outcome, without: Outcome) -> bool:
+    """Whether of two remedies of one kind this one leaves less, beyond doubt, however little."""
+    if _broken(treated) or _broken(without):
+        return _broken(without) and not _broken(treated)
+    new, old = treated.verdict, without.verdict
+    return old.error - new.error > max(FINER * old.error, SURE * new.doubt_beside(old))
 
 
 def fairer(treated: Outcome, without: Outcome) -> bool:

@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from leadline.doctor.arm import Outcome
 from leadline.doctor.causes.suspected import optimisation
-from leadline.doctor.comparison import GOOD, better, diverges, learns
+from leadline.doctor.comparison import GOOD, better, closer, diverges, learns
 from leadline.doctor.course import Course, Tried, attempt
 from leadline.doctor.finding import Finding
 from leadline.doctor.patient import Patient
@@ -32,9 +32,6 @@ AROUND = (0.1, 10.0, 0.01, 100.0)
 
 AGAIN = (10.0, 100.0, 1000.0)
 """Factors on a rate that a sick network had to be content with."""
-
-FINER = 0.1
-"""Part of the error that has to go with one of them."""
 
 
 def try_rates(patient: Patient, course: Course) -> Iterator[Tried]:
@@ -101,7 +98,7 @@ def _refined(patient: Patient, course: Course, best: Tried, factor: float) -> Tr
         if not patient.affords():
             break
         tried = _at(patient, course, factor * side)
-        if tried.helps and better(tried.outcome, best.outcome, material=FINER):
+        if tried.helps and closer(tried.outcome, best.outcome):
             return tried
     return best
 
@@ -149,7 +146,7 @@ def retune(patient: Patient, course: Course) -> None:
         if not patient.affords():
             break
         outcome = patient.arm(rate_times(factor, rate), setup=course.setup)
-        if better(outcome, course.base if best is None else best[1], material=FINER):
+        if closer(outcome, course.base if best is None else best[1]):
             best = factor, outcome
         elif best is not None:
             break
