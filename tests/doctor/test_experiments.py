@@ -64,6 +64,13 @@ def test_a_healthy_network_learns_a_batch_by_heart(patient: Any) -> None:
     assert asked.allowance.spent_steps - before == found.steps == 60
 
 
+def test_a_batch_of_one_class_is_given_examples_of_others(patient: Any, digits: Any) -> None:
+    order = digits[1].argsort(stable=True)
+    batches = list(zip(digits[0][order].split(32), digits[1][order].split(32), strict=True))
+    found = overfit_one_batch(patient(batches=batches))
+    assert found.learned and math.isfinite(found.error)
+
+
 def test_a_deaf_network_learns_no_batch_at_any_rate(patient: Any) -> None:
     found = overfit_one_batch(patient(model=Deaf))
     assert not found.learned and found.error > 0.5 and found.steps == 240

@@ -73,13 +73,13 @@ def closer(treated: Outcome, without: Outcome) -> bool:
 
 
 def fairer(treated: Outcome, without: Outcome) -> bool:
-    """Whether neglected classes are known better, at no great cost to all together."""
+    """Whether neglected classes are known better, or all of them where they are asked alike."""
     new, old = treated.verdict, without.verdict
     unknown = math.isnan(new.balanced + old.balanced)
     if unknown or _broken(treated) or _broken(without):
         return False
-    if not neglects(without):
-        return False
+    if learns(without) and not neglects(without):
+        return better(treated, without)
     gone = old.balanced - new.balanced
     return gone > max(MATERIAL * old.balanced, 3 * SMALLEST) and gone > SURE * old.doubt
 

@@ -34,7 +34,7 @@ from leadline.doctor.causes.suspected import (
 )
 from leadline.doctor.causes.suspected import training_loop as loop
 from leadline.doctor.causes.suspected.labels import corrupted
-from leadline.doctor.comparison import better, learns, neglects, trial_of
+from leadline.doctor.comparison import better, learns, trial_of
 from leadline.doctor.course import RATES, Course, Tried, adopt, attempt
 from leadline.doctor.finding import Finding
 from leadline.doctor.patient import Patient
@@ -373,8 +373,6 @@ def _worse(treated: Outcome, without: Outcome) -> bool:
 def _round(patient: Patient, course: Course, suspects: list[Finding]) -> Iterator[Tried]:
     """Each suspicion by itself on the Setup as it stands; rates and optimizers among them."""
     for finding in suspects:
-        if finding.cause == "class_imbalance" and not neglects(course.base):
-            continue
         if not patient.affords():
             course.untried.append(finding)
             continue

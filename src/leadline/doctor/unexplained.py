@@ -19,6 +19,9 @@ from leadline.doctor.experiments import (
 from leadline.doctor.patient import Patient
 from leadline.training.setup import Setup
 
+HARDLY = 0.5
+"""Error from which on examples are not learned by heart, not even nearly."""
+
 COST = 8 * STEPS
 """Steps that all three take, at most."""
 
@@ -30,24 +33,25 @@ def where_to_look(patient: Patient, setup: Setup) -> Iterator[str]:
     if not patient.allowance.affords(COST, COST * patient.step_seconds):
         return
     try:
-        yield _by_heart(patient, setup)
+        yield from _by_heart(patient, setup)
         yield from _without(patient, setup)
     except (LeadlineError, RuntimeError, ValueError, TypeError, IndexError) as error:
         yield f"what it can learn could not be tried: {error}"
 
 
-def _by_heart(patient: Patient, setup: Setup) -> str:
+def _by_heart(patient: Patient, setup: Setup) -> Iterator[str]:
     found = overfit_one_batch(patient, setup=setup)
     if found.learned:
-        return (
+        yield (
             f"{FEW} examples alone are learned by heart (error {found.error:.2g} at a rate of "
             f"{found.rate:.3g}): network, loss and gradient work together, so look at the data, "
             "the rate, and how long it trains"
         )
-    return (
-        f"not even {FEW} examples are learned by heart (error {found.error:.2g} at the best of "
-        "several rates, and with Adam): look at the network, the loss and the shape of the targets"
-    )
+    elif found.error > HARDLY:
+        yield (
+            f"not even {FEW} examples are learned by heart (error {found.error:.2g} at the best of "
+            "several rates, and with Adam): look at the network, the loss and the targets' shape"
+        )
 
 
 def _without(patient: Patient, setup: Setup) -> Iterator[str]:

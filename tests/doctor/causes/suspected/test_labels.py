@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from sklearn.neighbors import NearestNeighbors
+from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors
 from torch import Tensor, nn
 
 from leadline.doctor.causes.suspected.labels import (
@@ -15,6 +15,7 @@ from leadline.doctor.causes.suspected.labels import (
     corrupted,
     last_choices,
     neighbours_agree,
+    neighbours_vote,
 )
 
 Patients = Callable[..., Any]
@@ -52,7 +53,7 @@ def test_the_last_third_of_choices_estimates_the_share_drawn_by_chance(
 ) -> None:
     labels = torch.arange(20_000) % classes
     outputs = 10 * nn.functional.one_hot(labels, classes) + torch.randn(20_000, classes)
-    estimate, looked = last_choices(outputs, drawn_anew(labels, share, classes))
+    estimate, _, looked = last_choices(outputs, drawn_anew(labels, share, classes))
     assert looked == int(SUREST * 20_000)
     assert estimate == pytest.approx(share, abs=0.03)
 
@@ -76,8 +77,8 @@ def test_probabilities_are_ranked_as_their_logits() -> None:
 def test_ignored_labels_are_left_out() -> None:
     outputs = 9.0 * torch.eye(6)[torch.arange(600) % 6] + 0.01 * torch.rand(600, 6)
     labels = torch.where(torch.arange(600) % 2 == 0, torch.arange(600) % 6, -100)
-    assert 0 < last_choices(outputs, labels)[1] < SUREST * 600
-    assert last_choices(outputs, torch.full((600,), -100))[1] == 0
+    assert 0 < last_choices(outputs, labels)[2] < SUREST * 600
+    assert last_choices(outputs, torch.full((600,), -100))[2] == 0
 
 
 # ---------------------------------------------------------------------------------- the neighbours
@@ -101,6 +102,22 @@ def test_identical_rows_are_no_distance_apart() -> None:
     assert near == 1.0 and 0 <= agree <= 1
 
 
+def test_the_votes_are_those_of_scikit_learn() -> None:
+    rows, labels = clusters(200)
+    classifier = KNeighborsClassifier(n_neighbors=31).fit(rows, labels)
+    expected = classifier.predict_proba(rows) * 31 - nn.functional.one_hot(labels, 6).numpy()
+    assert neighbours_vote(rows, labels, 6).numpy() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 0.7])
+def test_votes_of_sound_labels_have_no_last_choices_and_others_do(share: float) -> None:
+    rows, labels = clusters(2000, classes=9)
+    shown = drawn_anew(labels, share, 9)
+    estimate, _, looked = last_choices(neighbours_vote(rows, shown, 9), shown, right=0.2)
+    assert looked == 800
+    assert estimate == 0 if share == 0 else share / 3 < estimate < share + 0.1
+
+
 # ------------------------------------------------------------------------------------ the diagnosis
 
 
@@ -118,6 +135,24 @@ def test_labels_drawn_by_chance_are_found(
     if finding is not None:
         assert finding.cause == "label_corrupted" and finding.proven
         assert finding.evidence[0].measured == pytest.approx(share, abs=0.15)
+
+
+def test_where_a_network_learns_too_little_the_neighbours_are_asked(
+    patient_for: Patients,
+) -> None:
+    """30 inputs of noise beside the 8 that tell the classes: half the examples teach it nothing."""
+    inputs, labels = clusters(2000)
+    noise = 0.3 * torch.randn(2000, 30, generator=torch.Generator().manual_seed(6))
+    rows = torch.cat([inputs, noise], dim=1)
+
+    def wide() -> nn.Module:
+        return nn.Sequential(nn.Linear(38, 256), nn.ReLU(), nn.Linear(256, 6))
+
+    patient = patient_for(wide, (rows, drawn_anew(labels, 0.8)), epochs=30)
+    finding = corrupted(patient, patient.setup, patient.arm())
+    assert finding is not None and finding.severity == "error"
+    sound = patient_for(wide, (rows, labels), epochs=30)
+    assert corrupted(sound, sound.setup, sound.arm()) is None
 
 
 def test_labels_of_other_examples_are_found_by_their_neighbours(patient_for: Patients) -> None:

@@ -16,6 +16,7 @@ import math
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from leadline.doctor.arm import Outcome, answers
 from leadline.doctor.causes.suspected.data import class_numbers
@@ -34,10 +35,28 @@ DRAWN = 0.12
 """Estimated share of labels drawn by chance from which on they are suspected."""
 
 KNOWS = 0.7
-"""Error up to which a network is asked about labels: one that knows little is sure of little."""
+"""Error up to which the last choices speak for themselves."""
+
+EVENLY = 0.8
+"""Beyond it: labels in the last third of choices, over those in the third before, at least.
+
+A network that knows little errs too, but less the further down its choices one looks.
+"""
 
 FEWEST = 200
 """Examples without which nothing is said."""
+
+VOTERS = 30
+"""Neighbours that vote: so many that most labels drawn by chance leave the right one ahead."""
+
+VOTED_RIGHT = 0.2
+"""Part of the surest votes that must be right."""
+
+MOST = 2000
+"""Examples whose neighbours are looked for, at most."""
+
+NOTHING = (math.nan, math.nan, 0)
+"""What is known of the choices of a network that cannot be asked."""
 
 SOURCE = "Northcutt, Jiang & Chuang 2021, Confident Learning"
 
@@ -50,16 +69,21 @@ def corrupted(patient: Patient, setup: Setup, base: Outcome) -> Finding | None:
         return None
     if not learns(base):
         return _unrelated(patient, numbers)
-    if not DRAWN < base.verdict.error < KNOWS or not patient.affords():
+    error = base.verdict.error
+    if not error > DRAWN or not patient.affords():
         return None
-    share, looked = _drawn_share(patient, setup)
+    share, before, looked = _drawn_share(patient, setup)
+    if not looked:
+        share, _, looked = _by_votes(patient, numbers)
+    elif error > KNOWS and share < EVENLY * before:
+        return None
     if looked < 60 or not share > DRAWN + 3 * math.sqrt(3 * share / looked):
         return None
     return Finding(
         cause="label_corrupted",
         severity="error" if share > 0.3 else "warning",
-        summary=f"about {share:.0%} of the labels look drawn by chance: a network that never saw "
-        "these examples is sure of them, and the label is among its last choices",
+        summary=f"about {share:.0%} of the labels look drawn by chance: who never saw these "
+        "examples is sure of them, and the label is among the last choices",
         evidence=(
             Evidence(
                 quantity="estimated share of labels that are chance",
@@ -74,33 +98,64 @@ def corrupted(patient: Patient, setup: Setup, base: Outcome) -> Finding | None:
     )
 
 
-def _drawn_share(patient: Patient, setup: Setup) -> tuple[float, int]:
+def _drawn_share(patient: Patient, setup: Setup) -> tuple[float, float, int]:
     """The estimate, from a network trained on the even batches and asked on the odd ones."""
     count = max(2, patient.drawn.per_epoch or 2)
     epoch = patient.drawn.take(min(count, 2000))
     learned, unseen = epoch[::2], epoch[1::2]
     if not unseen:
-        return math.nan, 0
+        return NOTHING
     outcome = patient.arm_on(learned, setup=setup)
     if outcome.ended or outcome.model is None:
-        return math.nan, 0
+        return NOTHING
     found = answers(outcome.model, unseen[:64], patient.execution)
     if found is None:
-        return math.nan, 0
+        return NOTHING
     outputs, targets = found
     if patient.problem.one_hot or patient.problem.soft:
         targets = targets.argmax(dim=1)
     return last_choices(outputs, targets)
 
 
-def last_choices(outputs: Tensor, labels: Tensor) -> tuple[float, int]:
-    """Three times the share of labels in the last third of choices, of the examples sure enough.
+def _by_votes(patient: Patient, numbers: Tensor) -> tuple[float, float, int]:
+    """The estimate from the votes of neighbours, where a network learns too little to be asked.
 
-    `outputs` [N, C] are logits or probabilities, `labels` [N] class numbers.
+    Votes that are equal count for the label, so that it is low: sound labels give 0.
+    """
+    assert patient.gathered is not None, "it has class numbers"
+    inputs = patient.gathered[0]
+    if not inputs.is_floating_point() or inputs[0].numel() < 4:
+        return NOTHING
+    rows, labels = inputs.flatten(1)[:MOST], numbers[:MOST]
+    votes = neighbours_vote(rows, labels, patient.problem.classes)
+    return last_choices(votes, labels, right=VOTED_RIGHT)
+
+
+def neighbours_vote(rows: Tensor, labels: Tensor, classes: int) -> Tensor:
+    """How many of the 30 nearest other rows [N, D] have each label: [N, C].
+
+    >>> rows = torch.tensor([[0.0], [0.1], [0.2], [9.0], [9.1], [9.2]])
+    >>> neighbours_vote(rows, torch.tensor([0, 0, 0, 1, 1, 1]), 2)[0].tolist()
+    [2.0, 3.0]
+    """
+    distances = torch.cdist(rows.float(), rows.float())
+    distances.fill_diagonal_(math.inf)
+    nearest = distances.topk(min(VOTERS, len(rows) - 1), dim=1, largest=False).indices
+    return functional.one_hot(labels.clamp(0, classes - 1)[nearest], classes).sum(dim=1).float()
+
+
+def last_choices(
+    outputs: Tensor, labels: Tensor, *, right: float = RIGHT
+) -> tuple[float, float, int]:
+    """Three times the shares of labels in the last third of choices and in the one before.
+
+    Of the examples that are sure enough, whose number comes last: none where fewer than `right` of
+    them are answered right. `outputs` [N, C] are logits or
+    probabilities, `labels` [N] class numbers.
 
     >>> outputs = torch.eye(6)[torch.arange(600) % 6] * 5 + torch.arange(6) * 0.01
     >>> last_choices(outputs, torch.arange(600) % 6)
-    (0.0, 240)
+    (0.0, 0.0, 240)
     """
     classes = outputs.shape[1]
     logits = outputs.clamp_min(1e-9).log() if bool((outputs >= 0).all()) else outputs
@@ -110,13 +165,14 @@ def last_choices(outputs: Tensor, labels: Tensor) -> tuple[float, int]:
     inside = (wanted >= 0) & (wanted < classes)
     sure, wanted = sure[inside], wanted[inside]
     if not len(sure):
-        return math.nan, 0
+        return NOTHING
     ranks = (logits[sure] > logits[sure].gather(1, wanted[:, None])).sum(dim=1)
-    if float((logits[sure].argmax(dim=1) == wanted).float().mean()) < RIGHT:
-        return math.nan, 0
+    if float((logits[sure].argmax(dim=1) == wanted).float().mean()) < right:
+        return NOTHING
     third = classes // 3
     last = float((ranks >= classes - third).float().mean())
-    return last * classes / third, len(sure)
+    before = float((ranks >= classes - 2 * third).float().mean()) - last
+    return last * classes / third, before * classes / third, len(sure)
 
 
 def _unrelated(patient: Patient, numbers: Tensor) -> Finding | None:
@@ -125,8 +181,8 @@ def _unrelated(patient: Patient, numbers: Tensor) -> Finding | None:
     inputs = patient.gathered[0]
     if not inputs.is_floating_point() or inputs[0].numel() < 4:
         return None
-    agree, chance, near = neighbours_agree(inputs.flatten(1)[:2000], numbers[:2000])
-    doubt = math.sqrt(chance * (1 - chance) / min(len(numbers), 2000))
+    agree, chance, near = neighbours_agree(inputs.flatten(1)[:MOST], numbers[:MOST])
+    doubt = math.sqrt(chance * (1 - chance) / min(len(numbers), MOST))
     if agree > chance + 3 * doubt or near > 0.8:
         return None
     return Finding(
