@@ -14,13 +14,14 @@ from leadline.doctor.diagnose import diagnose, record
 
 
 def loop(
-    *, clears: bool = True, lr: float = 0.05, softmax: bool = False
+    *, clears: bool = True, lr: float = 0.05, softmax: bool = False, hole: bool = False
 ) -> Callable[[], nn.Module]:
     """Somebody's loop over 240 rows of three classes."""
 
     def train() -> nn.Module:
         torch.manual_seed(0)
         rows = torch.randn(240, 4)
+        rows[100, 0] = torch.nan if hole else rows[100, 0]
         labels = rows[:, :3].argmax(dim=1)
         layers: list[nn.Module] = [nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 3)]
         model = nn.Sequential(*layers, *([nn.Softmax(dim=1)] if softmax else []))
@@ -77,6 +78,12 @@ def test_a_fault_of_the_training_in_a_sound_loop_is_found_by_trials() -> None:
 
 def test_a_healthy_loop_gives_notes_at_most() -> None:
     assert diagnose(loop(), seconds=5).healthy
+
+
+def test_a_hole_in_the_inputs_is_named_and_not_what_it_brings_about() -> None:
+    causes = [finding.cause for finding in diagnose(loop(hole=True), seconds=5).findings]
+    assert causes[0] == "input_not_finite"
+    assert "nonfinite_value" not in causes
 
 
 def test_the_tape_can_be_asked_itself() -> None:

@@ -107,6 +107,7 @@ OTHER_QUESTION = frozenset({"labels_shifted"})
 """Causes whose remedy changes the targets: arms with and without it answer different questions."""
 
 EXPLAINS = {
+    "input_not_finite": {"nonfinite_value"},
     "low_precision_overflow": {"nonfinite_value", "gradient_of_sqrt_at_zero"},
     "low_precision_update_lost": {"lr_too_low"},
     "gradient_sign_flipped": {"loss_wrong", "loss_numerically_unstable"},
@@ -291,12 +292,17 @@ def first_look(patient: Patient) -> tuple[list[Finding], list[Finding]]:
     for look in SUSPECTED:
         weighed += _seen_by(look, patient)
     certain = _once([*sure, *standing], ())
-    explained = {word for f in certain for word in EXPLAINS.get(f.cause, ())}
-    certain = [f for f in certain if f.cause not in explained]
-    weighed = [f for f in weighed if f.cause not in explained]
+    weighed = without_explained(weighed, by=certain)
+    certain = without_explained(certain, by=certain)
     treatable = [f for f in weighed if f.change is not None]
     others = [f for f in weighed if f.change is None]
     return certain, _once([*treatable, *others], {f.cause for f in certain})
+
+
+def without_explained(findings: Iterable[Finding], *, by: Iterable[Finding]) -> list[Finding]:
+    """The findings that are no consequence of one of those others."""
+    explained = {word for finding in by for word in EXPLAINS.get(finding.cause, ())}
+    return [finding for finding in findings if finding.cause not in explained]
 
 
 def _seen_by(look: Look, patient: Patient) -> list[Finding]:

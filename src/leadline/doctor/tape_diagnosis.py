@@ -18,6 +18,7 @@ from leadline.core.seeds import capture_random_state, restore_random_state
 from leadline.doctor.causes.recorded.signs import signs_of_tape
 from leadline.doctor.diagnosis import Diagnosis
 from leadline.doctor.finding import SEVERITIES, Finding
+from leadline.doctor.procedure import without_explained
 from leadline.doctor.record import record
 from leadline.doctor.recording.tape import Tape
 from leadline.doctor.remedy import Remedy
@@ -86,6 +87,7 @@ def _merged(shown: Sequence[Finding], inner: Sequence[Finding]) -> tuple[Finding
     """The loop's errors, then those of the training in it, by severity; each cause once."""
     known = {finding.cause for finding in shown}
     both = [*shown, *(finding for finding in inner if finding.cause not in known)]
+    both = without_explained(both, by=both)
     return tuple(sorted(both, key=lambda finding: SEVERITIES.index(finding.severity)))
 
 
