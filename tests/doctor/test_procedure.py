@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -10,19 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim import SGD, Adam
 
-from leadline.doctor import procedure
-from leadline.doctor.finding import Evidence, Finding
+from leadline.doctor.finding import Finding
 from leadline.doctor.patient import Patient
-from leadline.doctor.procedure import (
-    CERTAIN,
-    FITTING,
-    ON_TRIAL,
-    STRUCTURE,
-    SUSPECTED,
-    first_look,
-    run,
-)
-from leadline.doctor.vocabulary import family_of
+from leadline.doctor.procedure import run
 from leadline.training.setup import Setup
 
 GENERATOR = torch.Generator().manual_seed(0)
@@ -108,62 +98,6 @@ def test_the_healed_setup_is_the_one_with_every_adopted_remedy() -> None:
     again = patient.arm(setup=course.setup)
     assert again.losses == course.base.losses
     assert again.verdict.error < sick.verdict.error
-
-
-# ----------------------------------------------------------------------------------- the first look
-
-
-def looking(*findings: Finding) -> Callable[[Patient], Iterator[Finding]]:
-    return lambda patient: iter(findings)
-
-
-def plain(cause: str, severity: Any = "error") -> Finding:
-    return Finding(
-        cause=cause,
-        severity=severity,
-        summary=severity,
-        evidence=(Evidence(quantity="q", measured=1.0, expected="0"),),
-        remedy="",
-    )
-
-
-@pytest.fixture
-def healthy() -> Patient:
-    return Patient(setup_of(epochs=1), seconds=1)
-
-
-def test_what_is_certain_is_no_more_suspected(
-    healthy: Patient, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(procedure, "CERTAIN", (looking(plain("graph_cut")),))
-    monkeypatch.setattr(
-        procedure,
-        "SUSPECTED",
-        (looking(plain("graph_cut", "note"), plain("loss_wrong", "note"), plain("loss_wrong")),),
-    )
-    certain, suspects = first_look(healthy)
-    assert causes(certain)[0] == "graph_cut"
-    assert causes(suspects) == ["loss_wrong"]
-
-
-@pytest.mark.parametrize("error", [RuntimeError("torn"), ValueError("torn"), IndexError("torn")])
-def test_a_family_that_fails_is_said_and_the_others_go_on(
-    healthy: Patient, monkeypatch: pytest.MonkeyPatch, error: Exception
-) -> None:
-    def failing(patient: Patient) -> Iterator[Finding]:
-        yield plain("batch_leak")
-        raise error
-
-    failing.__module__ = "leadline.doctor.causes.suspected.example"
-    monkeypatch.setattr(procedure, "CERTAIN", (failing, looking(plain("graph_cut"))))
-    certain, _ = first_look(healthy)
-    assert causes(certain)[0] == "graph_cut"
-    assert "what example looks at could not be told: torn" in healthy.limits
-
-
-def test_all_causes_named_here_are_words_of_the_vocabulary() -> None:
-    assert all(family_of(cause) for cause in ON_TRIAL | STRUCTURE)
-    assert all(callable(look) for look in (*CERTAIN, *FITTING, *SUSPECTED))
 
 
 # -------------------------------------------------------------------------------------- the budget

@@ -12,69 +12,19 @@ causes nearer to the data first; then what the trials proved, by how much of the
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 
-from leadline.core.errors import LeadlineError
 from leadline.doctor.arm import Outcome
-from leadline.doctor.causes.suspected import (
-    architecture,
-    data,
-    depth,
-    evaluation,
-    fitting,
-    generalisation,
-    loss_answers,
-    network,
-    numerics,
-    optimisation,
-    pictures,
-    sequences,
-    workers,
-)
-from leadline.doctor.causes.suspected import training_loop as loop
+from leadline.doctor.causes.suspected import generalisation
 from leadline.doctor.causes.suspected.labels import corrupted
 from leadline.doctor.comparison import better, learns, trial_of
 from leadline.doctor.course import RATES, Course, Tried, adopt, attempt
 from leadline.doctor.finding import Finding
+from leadline.doctor.first_look import first_look
 from leadline.doctor.patient import Patient
-from leadline.doctor.prescription import prescribe
 from leadline.doctor.rate_search import AHEAD, rate_remedied, retune, try_rates, with_other_rate
 from leadline.doctor.unexplained import where_to_look
-
-ON_TRIAL = frozenset(
-    {
-        "input_not_normalized",
-        "input_double_normalized",
-        "target_not_normalized",
-        "hidden_activation_wrong",
-        "activation_missing",
-        "loss_wrong",
-        "init_constant",
-        "init_bad_scale",
-        "norm_missing",
-        "reg_too_strong",
-        "reg_missing",
-        "dropout_too_high",
-        "dropout_misuse",
-        "lr_too_high",
-        "lr_too_low",
-        "optimizer_wrong",
-        "batch_size_too_small",
-        "batch_size_too_large",
-        "epochs_too_few",
-        "capacity_too_small",
-        "class_imbalance",
-        "params_frozen",
-        "clip_too_small",
-        "scheduler_misused",
-        "norm_eval_stats_broken",
-        "activation_extra",
-        "layer_extra",
-        "layer_missing",
-    }
-)
-"""Causes that count only as far as a trial shows it, unless one batch made an error of them."""
 
 STRUCTURE = frozenset(
     {
@@ -106,14 +56,6 @@ REBUILDS = frozenset({"layer_extra", "layer_missing", "capacity_too_small"})
 OTHER_QUESTION = frozenset({"labels_shifted"})
 """Causes whose remedy changes the targets: arms with and without it answer different questions."""
 
-EXPLAINS = {
-    "input_not_finite": {"nonfinite_value"},
-    "low_precision_overflow": {"nonfinite_value", "gradient_of_sqrt_at_zero"},
-    "low_precision_update_lost": {"lr_too_low"},
-    "gradient_sign_flipped": {"loss_wrong", "loss_numerically_unstable"},
-}
-"""What a cause brings about and would otherwise be named beside it."""
-
 WELL = 0.1
 """Error of a healed training that is not looked into any further."""
 
@@ -128,43 +70,6 @@ NOTHING_LEFT = 0.03
 
 ROUNDS = 3
 """Remedies on top of one another."""
-
-
-Look = Callable[[Patient], Iterable[Finding]]
-
-CERTAIN: tuple[Look, ...] = (
-    data.certain,
-    sequences.certain,
-    loss_answers.certain,
-    numerics.certain,
-    pictures.certain,
-    workers.certain,
-)
-"""Who says what is beyond doubt ahead of the check, causes nearer to the data first."""
-
-FITTING: tuple[Look, ...] = (
-    fitting.certain,
-    architecture.certain,
-    loop.certain,
-    evaluation.certain,
-    optimisation.options,
-)
-"""And who does behind it."""
-
-SUSPECTED: tuple[Look, ...] = (
-    data.suspicions,
-    sequences.suspicions,
-    fitting.suspicions,
-    loss_answers.suspicions,
-    numerics.suspicions,
-    loop.suspicions,
-    depth.suspicions,
-    network.suspicions,
-    architecture.suspicions,
-    evaluation.suspicions,
-    optimisation.other_batches,
-)
-"""Who says what a trial has to prove."""
 
 
 def run(patient: Patient) -> tuple[Course, Outcome]:
@@ -276,70 +181,6 @@ def _prove(course: Course, tried: Tried) -> None:
         adopt(course, tried)
     else:
         course.ruled_out.append(tried.finding)
-
-
-def first_look(patient: Patient) -> tuple[list[Finding], list[Finding]]:
-    """What is certain, and what is suspected, before any trial; each cause once."""
-    checked = [_with_change(patient, f) for f in patient.checked.checkup.findings]
-    doubtful = [f for f in checked if f.severity != "error"]
-    if not data.all_alike(patient):  # one batch of one class among others is chance
-        doubtful = [f for f in doubtful if f.cause != "shuffle_missing"]
-    sure = [f for look in CERTAIN for f in _seen_by(look, patient)]
-    sure += [f for f in checked if f.severity == "error"]
-    sure += [f for look in FITTING for f in _seen_by(look, patient)]
-    standing = [f for f in doubtful if f.cause not in ON_TRIAL]
-    weighed = [f for f in doubtful if f.cause in ON_TRIAL]
-    for look in SUSPECTED:
-        weighed += _seen_by(look, patient)
-    certain = _once([*sure, *standing], ())
-    weighed = without_explained(weighed, by=certain)
-    certain = without_explained(certain, by=certain)
-    treatable = [f for f in weighed if f.change is not None]
-    others = [f for f in weighed if f.change is None]
-    return certain, _once([*treatable, *others], {f.cause for f in certain})
-
-
-def without_explained(findings: Iterable[Finding], *, by: Iterable[Finding]) -> list[Finding]:
-    """The findings that are no consequence of one of those others."""
-    explained = {word for finding in by for word in EXPLAINS.get(finding.cause, ())}
-    return [finding for finding in findings if finding.cause not in explained]
-
-
-def _seen_by(look: Look, patient: Patient) -> list[Finding]:
-    """What one family sees; one that fails on this patient is said, and the others go on."""
-    try:
-        return [_with_change(patient, finding) for finding in look(patient)]
-    except (
-        LeadlineError,
-        RuntimeError,
-        ValueError,
-        TypeError,
-        IndexError,
-        AttributeError,
-    ) as error:
-        name = look.__module__.rpartition(".")[2]
-        patient.limits.append(f"what {name} looks at could not be told: {error}")
-        return []
-
-
-def _once(findings: list[Finding], known: set[str] | tuple[str, ...]) -> list[Finding]:
-    seen = set(known)
-    kept = []
-    for finding in findings:
-        if finding.cause not in seen:
-            kept.append(finding)
-            seen.add(finding.cause)
-    return kept
-
-
-def _with_change(patient: Patient, finding: Finding) -> Finding:
-    if finding.change is not None:
-        return finding
-    try:
-        return replace(finding, change=prescribe(finding, patient))
-    except (RuntimeError, ValueError, TypeError, AttributeError) as error:
-        patient.limits.append(f"no remedy could be made for {finding.cause}: {error}")
-        return finding
 
 
 def _treat_certain(patient: Patient, course: Course, finding: Finding) -> None:

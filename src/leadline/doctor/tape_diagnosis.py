@@ -18,7 +18,7 @@ from leadline.core.seeds import capture_random_state, restore_random_state
 from leadline.doctor.causes.recorded.signs import signs_of_tape
 from leadline.doctor.diagnosis import Diagnosis
 from leadline.doctor.finding import SEVERITIES, Finding
-from leadline.doctor.procedure import without_explained
+from leadline.doctor.first_look import without_explained
 from leadline.doctor.record import record
 from leadline.doctor.recording.tape import Tape
 from leadline.doctor.remedy import Remedy

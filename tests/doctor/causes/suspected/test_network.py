@@ -87,6 +87,8 @@ def test_the_activation_at_the_end_is_not_inside(patient_for: Patients) -> None:
         ((nn.ReLU,), []),
         ((nn.ReLU, dropping(0.1)), []),
         ((lambda: nn.LayerNorm(16), nn.ReLU), []),
+        ((lambda: nn.BatchNorm1d(16),), ["1", "3"]),
+        ((lambda: nn.BatchNorm1d(16), nn.ReLU), []),
     ],
 )
 def test_weight_layers_that_follow_one_another_are_found(
@@ -95,6 +97,20 @@ def test_weight_layers_that_follow_one_another_are_found(
     patient = patient_for(chain(*hidden), (INPUTS, CLASSES))
     assert linear_pairs(patient) == names
     assert causes(patient) == ["activation_missing"] * bool(names)
+
+
+def test_a_norm_before_a_branch_of_a_residual_path_says_nothing(patient_for: Patients) -> None:
+    class Residual(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.norm = nn.Linear(8, 16), nn.BatchNorm1d(16)
+            self.branch, self.last = nn.Linear(16, 16), nn.Linear(16, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.norm(self.first(x))
+            return self.last(torch.relu(x + self.branch(x)))
+
+    assert causes(patient_for(Residual, (INPUTS, CLASSES))) == []
 
 
 def test_an_activation_as_a_function_counts(patient_for: Patients) -> None:

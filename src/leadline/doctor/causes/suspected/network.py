@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Iterator
 
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
 from leadline.core.taps import plain_name
@@ -117,18 +117,29 @@ PASSING = ("pool", "dropout", "flatten", "identity", "unflatten", "reshape")
 
 
 def linear_pairs(patient: Patient) -> list[str]:
-    """The modules that are weight layers directly followed by weight layers."""
+    """The modules that are weight layers directly followed by weight layers.
+
+    Where a batch norm comes between them it is named: the activation belongs behind it. Beside
+    residual paths that says nothing, for what follows there may be a branch of its own.
+    """
     seen = patient.seen
     assert seen is not None, "it has layers"
     known = dict(seen.model.named_modules())
     path = [x for x in seen.survey.layers if not any(w in x.kind.lower() for w in PASSING)]
+    joined = any(layer.kind == "add" for layer in path)
     found = []
-    for first, second in itertools.pairwise(path):
-        if not (_simple(first) and _simple(second)):
-            continue
-        name = plain_name(first.name)
-        if isinstance(known.get(name), WEIGHT_LAYERS):
-            found.append(name)
+    pending: str | None = None
+    for layer in path:
+        name = plain_name(layer.name)
+        module = known.get(name)
+        if _simple(layer):
+            if pending is not None:
+                found.append(pending)
+            pending = name if isinstance(module, WEIGHT_LAYERS) else None
+        elif pending is not None and isinstance(module, _BatchNorm) and not joined:
+            pending = name
+        else:
+            pending = None
     return list(dict.fromkeys(found))
 
 
