@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, TensorDataset
 
 from leadline.doctor.causes.recorded.optimizers import signs
 from leadline.doctor.record import record
@@ -92,6 +93,32 @@ def test_a_model_that_is_made_for_each_epoch_is_found(
     with record() as healed, finding.change.rerun():
         train()
     assert healed.losses[-1] < tape.losses[-1]
+
+
+def test_a_model_and_a_loader_made_for_each_epoch_are_found(
+    network: Network, digits: tuple[Tensor, Tensor]
+) -> None:
+    with record() as tape:
+        for _ in range(4):
+            model = network()
+            loader = DataLoader(TensorDataset(*digits), batch_size=32)
+            epoch(model, torch.optim.Adam(model.parameters(), lr=0.001), loader)
+    assert "model_recreated" in [f.cause for f in signs(tape)]
+
+
+@pytest.mark.parametrize("what", ["rates", "folds"])
+def test_a_search_and_folds_are_no_model_made_anew(
+    network: Network, digits: tuple[Tensor, Tensor], what: str
+) -> None:
+    inputs, targets = digits
+    with record() as tape:
+        for number in range(4):
+            rate = 0.001 * (number + 1) if what == "rates" else 0.001
+            kept = slice(None) if what == "rates" else slice(number, None, 4)
+            loader = DataLoader(TensorDataset(inputs[kept], targets[kept]), batch_size=32)
+            model = network()
+            epoch(model, torch.optim.Adam(model.parameters(), lr=rate), loader)
+    assert "model_recreated" not in [f.cause for f in signs(tape)]
 
 
 def test_an_optimizer_of_another_model_is_proven(network: Network, loader: Loader) -> None:

@@ -70,9 +70,9 @@ def _settings(card: OptimizerCard) -> list[tuple[str, object]]:
 
 
 def _models_remade(tape: Tape) -> Iterator[Finding]:
-    """Models of one kind, each trained on one pass over one loader: a factory inside the loop.
+    """Models of one kind, each trained on one pass over the same data: a factory inside the loop.
 
-    Folds and searches train each model for several epochs, or on loaders of their own.
+    Folds and searches train each model for several epochs, on data or with settings of its own.
     """
     trained: dict[tuple[str, int], list[ModelCard]] = defaultdict(list)
     for number in sorted({n for e in tape.of("backward") for n in e["models"] or ()}):
@@ -80,8 +80,10 @@ def _models_remade(tape: Tape) -> Iterator[Finding]:
         trained[card.name, len(card.parameters)].append(card)
     for cards in trained.values():
         spans = [_span(tape, card) for card in cards]
-        loaders = {loader for _, loader, _ in spans}
-        if len(cards) < 3 or len(loaders) > 1 or max(epochs for _, _, epochs in spans) > 1:
+        sources = {source for _, source, _ in spans}
+        settings = {str(_settings(o)) for c in cards for o in tape.optimizers if _holds(o, c)}
+        alike = len(sources) == 1 and len(settings) < 2
+        if len(cards) < 3 or not alike or max(epochs for _, _, epochs in spans) > 1:
             continue
         steps = sum(count for count, _, _ in spans) / len(spans)
         yield Finding(
@@ -110,14 +112,31 @@ def _models_remade(tape: Tape) -> Iterator[Finding]:
         )
 
 
-def _span(tape: Tape, card: ModelCard) -> tuple[int, int, int]:
-    """Backward passes, the loader (-1: none), and how many of its epochs a model was trained in."""
+def _holds(optimizer: OptimizerCard, model: ModelCard) -> bool:
+    return bool(optimizer.ids & set(model.parameters))
+
+
+Source = tuple[object, ...]
+"""What batches are drawn from, equal for two loaders of the same examples."""
+
+
+def _span(tape: Tape, card: ModelCard) -> tuple[int, Source, int]:
+    """Backward passes, what their batches came from, and the epochs a model was trained in."""
     passes = [e for e in tape.of("backward") if card.number in (e["models"] or ())]
     forwards = [tape.events[n] for e in passes for n in e["forwards"]]
     first, last = passes[0].index, passes[-1].index
+    source = _source(tape, forwards[0]["loader"] if forwards else -1)
     begun = [e for e in tape.of("epoch_begun") if first < e.index < last]
-    loader = forwards[0]["loader"] if forwards else -1
-    return len(passes), loader, 1 + sum(e.subject == loader for e in begun)
+    return len(passes), source, 1 + sum(_source(tape, e.subject) == source for e in begun)
+
+
+def _source(tape: Tape, loader: int) -> Source:
+    if loader < 0:
+        return ()
+    card = tape.loaders[loader]
+    held = tape.of("epoch_begun", subject=loader)[0]["data"]
+    contents = tuple(sorted(held.items())) if held else (loader,)
+    return (card.examples, card.batch_size, card.part, *contents)
 
 
 def _missing(tape: Tape) -> Iterator[Finding]:
