@@ -35,3 +35,15 @@ def test_a_change_is_seen_through_a_part_of_the_data() -> None:
 
 def test_a_data_set_without_arrays_has_none() -> None:
     assert digest([1, 2, 3]) == {} and digest(None) == {}
+
+
+def test_of_whole_numbers_only_what_has_a_row_for_each_example_counts() -> None:
+    class Sentences(Holding):
+        def __init__(self) -> None:
+            super().__init__()
+            self.tokens, self.counts = torch.arange(10).view(5, 2), torch.zeros(3, dtype=torch.long)
+
+        def __len__(self) -> int:
+            return 5
+
+    assert [name for name, _ in arrays(Sentences())] == ["images", "labels", "tokens"]

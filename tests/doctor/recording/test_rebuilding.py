@@ -113,6 +113,15 @@ def test_targets_are_found_without_a_loader_too(digits: Digits) -> None:
     assert again == pytest.approx(tape.losses, rel=1e-4)
 
 
+def test_weights_that_a_remedy_puts_in_are_trained_too(digits: Digits) -> None:
+    setup = run(digits, LOSSES["a module"]).setup()
+    fresh = setup.model()
+    assert isinstance(fresh, nn.Sequential)
+    wider = nn.Sequential(nn.Sequential(nn.Linear(64, 64), fresh[0]), *fresh[1:])
+    (group,) = setup.optimizer(wider).param_groups
+    assert {id(p) for p in group["params"]} == {id(p) for p in wider.parameters()}
+
+
 def test_groups_settings_and_schedule_are_those_of_the_recording(digits: Digits) -> None:
     loader = DataLoader(TensorDataset(*digits), batch_size=64)
     with record() as tape:

@@ -17,7 +17,7 @@ ROWS = 256
 
 
 def digest(dataset: Any) -> Mapping[str, int]:
-    """A number for each array of floating numbers that a data set holds, equal for equal contents.
+    """A number for each array that a data set holds, equal for equal contents.
 
     >>> from torch.utils.data import TensorDataset
     >>> values = torch.ones(4, 2)
@@ -29,24 +29,42 @@ def digest(dataset: Any) -> Mapping[str, int]:
 
 
 def arrays(dataset: Any) -> Iterator[tuple[str, Tensor]]:
-    """The arrays of floating numbers among a data set's attributes, by name, not copied."""
+    """The arrays among a data set's attributes, by name, not copied.
+
+    Of floating numbers and bytes all, of whole numbers those with a row for every example: others
+    may count or look up.
+    """
     while isinstance(dataset, Subset):
         dataset = dataset.dataset
     for name, value in (getattr(dataset, "__dict__", None) or {}).items():
         entries = value if isinstance(value, tuple | list) and len(value) <= 8 else (value,)
         for number, entry in enumerate(entries):
             tensor = _tensor(entry)
-            if tensor is not None:
+            if tensor is not None and (_measures(tensor) or len(tensor) == _length(dataset)):
                 yield f"{name}.{number}" if entries is value else name, tensor
 
 
 def _tensor(value: Any) -> Tensor | None:
-    if isinstance(value, np.ndarray) and value.dtype.kind in "fu" and value.flags.writeable:
-        value = torch.from_numpy(value) if value.dtype != np.uint16 else None
+    if isinstance(value, np.ndarray) and value.dtype.kind in "fiu" and value.flags.writeable:
+        value = torch.from_numpy(value) if value.dtype not in UNKNOWN else None
     if not isinstance(value, Tensor) or value.is_sparse or value.is_complex():
         return None
-    usable = value.is_floating_point() or value.dtype == torch.uint8
-    return value if usable and value.ndim and value.numel() else None
+    return value if value.dtype != torch.bool and value.ndim and value.numel() else None
+
+
+UNKNOWN = (np.uint16, np.uint32, np.uint64)
+"""Kinds of numbers that torch can hold and not reckon with."""
+
+
+def _measures(tensor: Tensor) -> bool:
+    return tensor.is_floating_point() or tensor.dtype == torch.uint8
+
+
+def _length(dataset: Any) -> int | None:
+    try:
+        return len(dataset)
+    except (TypeError, NotImplementedError):
+        return None
 
 
 def _number(tensor: Tensor) -> int:

@@ -172,7 +172,12 @@ def _loss(tape: Tape, turns: Sequence[Turn], *, accumulate: int) -> Callable[[An
 
 
 def _optimizer_factory(card: OptimizerCard, model: ModelCard) -> Callable[[nn.Module], Optimizer]:
-    """The same optimizer for another copy; one that holds nothing of the model gets all of it."""
+    """The same optimizer for another copy; one that holds nothing of the model gets all of it.
+
+    Weights that the copy has beside the recorded ones, since a remedy put them in, join the first
+    group.
+    """
+    known = set(model.parameters.values())
     names = [[model.parameters[i] for i in held if i in model.parameters] for held in card.held]
     groups = [dict(group) for group in card.groups]
     for group in groups:
@@ -184,7 +189,8 @@ def _optimizer_factory(card: OptimizerCard, model: ModelCard) -> Callable[[nn.Mo
 
     def build(fresh: nn.Module) -> Optimizer:
         own = {plain_name(name): p for name, p in fresh.named_parameters()}
-        held = [[own[name] for name in group] for group in names]
+        held = [[own[name] for name in group if name in own] for group in names]
+        held[0] += [p for name, p in own.items() if name not in known]
         accepted = inspect.signature(card.cls).parameters
         options = {k: v for k, v in groups[0].items() if k in accepted}
         given: list[Any] = [

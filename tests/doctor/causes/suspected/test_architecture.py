@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
@@ -129,6 +130,26 @@ def test_deep_networks_with_norms_are_not_suspected(patient_for: Any, digits: An
         return nn.Sequential(*(m for part in middle for m in part), nn.Linear(64, 10))
 
     assert not list(suspicions(patient_for(build, digits)))
+
+
+@pytest.mark.parametrize(("part", "found"), [("conv", ["norm_missing"]), ("dense", [])])
+def test_of_residual_networks_those_of_convolutions_are_suspected_without_norms(
+    patient_for: Any, digits: Any, part: str, found: list[str]
+) -> None:
+    class Residual(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            square = nn.Conv2d(1, 1, 3, padding=1) if part == "conv" else nn.Linear(8, 8)
+            self.blocks = nn.ModuleList(copy.deepcopy(square) for _ in range(8))
+            self.relu, self.head = nn.ReLU(), nn.Linear(64, 10)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = x.unflatten(1, (1, 8, 8))
+            for block in self.blocks:
+                x = x + self.relu(block(x))
+            return self.head(x.flatten(1))
+
+    assert [f.cause for f in suspicions(patient_for(Residual, digits))] == found
 
 
 def test_residual_and_attention_networks_are_not_suspected(

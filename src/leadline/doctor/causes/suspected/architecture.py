@@ -340,12 +340,12 @@ def _square(module: nn.Module) -> bool:
 
 
 def _without_norms(patient: Patient) -> Iterator[Finding]:
-    """Deep, without a norm and without a residual path."""
+    """Deep, without a norm; with residual paths where it consists of convolutions."""
     seen = patient.seen
     assert seen is not None, "asked by the caller"
     order = _order(patient)
     kinds = {layer.kind.lower() for layer in order}
-    if any("norm" in kind for kind in kinds) or kinds & JOINS:
+    if any("norm" in kind for kind in kinds):
         return
     if any(isinstance(module, nn.SELU) for module in seen.model.modules()):
         return  # it normalises by itself (Klambauer et al. 2017)
@@ -354,14 +354,18 @@ def _without_norms(patient: Patient) -> Iterator[Finding]:
     weighted = [name for name in affine if isinstance(known.get(name), nn.Linear | nn.Conv2d)]
     if len(affine) < DEEP or len(weighted) < len(affine) or not hidden_activations(patient):
         return
+    convolutions = sum(isinstance(known[name], nn.Conv2d) for name in weighted)
+    joined = bool(kinds & JOINS)
+    if joined and 2 * convolutions < len(weighted):
+        return
     change = layers.norms_behind(list(dict.fromkeys(weighted[:-1])))
     if not _runs(patient, change):
         return
     yield suspect(
         "norm_missing",
-        f"{len(affine)} layers with weights, no norm and no residual path among them",
+        f"{len(affine)} layers with weights and no norm" + " or residual path" * (not joined),
         Evidence(
-            quantity="layers with weights, without norms or residual paths",
+            quantity="layers with weights, without norms" + " or residual paths" * (not joined),
             measured=float(len(affine)),
             expected=f"below {DEEP}",
         ),
