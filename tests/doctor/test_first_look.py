@@ -91,3 +91,8 @@ def test_what_a_finding_brings_about_is_not_named_beside_it() -> None:
     hole, nan, leak = (plain(c) for c in ("input_not_finite", "nonfinite_value", "batch_leak"))
     assert without_explained([nan, leak], by=[hole]) == [leak]
     assert without_explained([nan, leak], by=[leak]) == [nan, leak]
+
+
+def test_what_blew_up_unclipped_is_told_as_clipping_in_the_wrong_place() -> None:
+    nan, clip = plain("nonfinite_value"), plain("clip_misplaced")
+    assert without_explained([nan, clip], by=[nan, clip]) == [clip]

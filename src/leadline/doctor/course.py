@@ -38,10 +38,10 @@ JUDGES: dict[str, Callable[[Outcome, Outcome], bool]] = {
     "batch_size_too_large": quickens,
     "layer_missing": wakes,
     "init_bad_scale": wakes,
+    "norm_missing": wakes,
     **dict.fromkeys(
         (
             "hidden_activation_wrong",
-            "norm_missing",
             "capacity_too_small",
             "layer_extra",
             "activation_extra",

@@ -63,6 +63,7 @@ EXPLAINS = {
     "input_not_finite": {"nonfinite_value"},
     "low_precision_overflow": {"nonfinite_value", "gradient_of_sqrt_at_zero"},
     "low_precision_update_lost": {"lr_too_low"},
+    "clip_misplaced": {"nonfinite_value"},
     "gradient_sign_flipped": {"loss_wrong", "loss_numerically_unstable"},
 }
 """What a cause brings about and would otherwise be named beside it."""
