@@ -229,3 +229,16 @@ def language_loss() -> Callable[[Tensor, Tensor], Tensor]:
     return lambda outputs, targets: functional.cross_entropy(
         outputs.flatten(0, 1), targets.flatten()
     )
+
+
+@pytest.fixture
+def timeless() -> Callable[[Any], Any]:
+    """Plain values without what a clock told: what is left is the same in every run."""
+
+    def strip(plain: Any) -> Any:
+        if isinstance(plain, dict):
+            kept = {k: v for k, v in plain.items() if k not in ("seconds", "cost")}
+            return {key: strip(value) for key, value in kept.items()}
+        return [strip(value) for value in plain] if isinstance(plain, list | tuple) else plain
+
+    return strip
