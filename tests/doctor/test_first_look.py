@@ -16,12 +16,12 @@ from leadline.doctor.first_look import (
     CERTAIN,
     FITTING,
     ON_TRIAL,
+    STRUCTURE,
     SUSPECTED,
     first_look,
     without_explained,
 )
 from leadline.doctor.patient import Patient
-from leadline.doctor.procedure import STRUCTURE
 from leadline.doctor.vocabulary import family_of
 from leadline.training.setup import Setup
 

@@ -11,6 +11,8 @@ from torch import nn
 
 from leadline.core.errors import LeadlineError
 from leadline.doctor.diagnose import diagnose, record
+from leadline.doctor.finding import Finding
+from leadline.doctor.tape_diagnosis import _merged
 
 
 def loop(
@@ -84,6 +86,19 @@ def test_a_hole_in_the_inputs_is_named_and_not_what_it_brings_about() -> None:
     causes = [finding.cause for finding in diagnose(loop(hole=True), seconds=5).findings]
     assert causes[0] == "input_not_finite"
     assert "nonfinite_value" not in causes
+
+
+def test_only_what_a_sound_loop_does_not_show_is_brought_about_by_the_loop() -> None:
+    clip, broken, inner = (
+        Finding(cause=c, severity=s, summary=said, evidence=(), remedy="")
+        for c, s, said in (
+            ("clip_misplaced", "error", "loop"),
+            ("nonfinite_value", "error", "loop"),
+            ("nonfinite_value", "error", "training"),
+        )
+    )
+    assert _merged([broken, clip], []) == (clip,)
+    assert _merged([broken, clip], [inner]) == (clip, inner)
 
 
 def test_the_tape_can_be_asked_itself() -> None:

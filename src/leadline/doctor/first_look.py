@@ -25,7 +25,7 @@ from leadline.doctor.finding import Finding
 from leadline.doctor.patient import Patient
 from leadline.doctor.prescription import prescribe
 
-ON_TRIAL = frozenset(
+STRUCTURE = frozenset(
     {
         "input_not_normalized",
         "input_double_normalized",
@@ -37,26 +37,31 @@ ON_TRIAL = frozenset(
         "init_bad_scale",
         "norm_missing",
         "reg_too_strong",
-        "reg_missing",
         "dropout_too_high",
         "dropout_misuse",
-        "lr_too_high",
-        "lr_too_low",
-        "optimizer_wrong",
-        "batch_size_too_small",
-        "batch_size_too_large",
-        "epochs_too_few",
-        "capacity_too_small",
-        "class_imbalance",
         "params_frozen",
         "clip_too_small",
         "scheduler_misused",
         "norm_eval_stats_broken",
-        "activation_extra",
-        "layer_extra",
-        "layer_missing",
+        "class_imbalance",
+        "optimizer_params_wrong",
     }
 )
+"""Causes that are named before the learning rate where both remedies help as much."""
+
+ON_TRIAL = STRUCTURE | {
+    "reg_missing",
+    "lr_too_high",
+    "lr_too_low",
+    "optimizer_wrong",
+    "batch_size_too_small",
+    "batch_size_too_large",
+    "epochs_too_few",
+    "capacity_too_small",
+    "activation_extra",
+    "layer_extra",
+    "layer_missing",
+}
 """Causes that count only as far as a trial shows it, unless one batch made an error of them."""
 
 EXPLAINS = {

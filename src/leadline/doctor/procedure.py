@@ -21,34 +21,10 @@ from leadline.doctor.causes.suspected.labels import corrupted
 from leadline.doctor.comparison import better, learns, trial_of
 from leadline.doctor.course import RATES, Course, Tried, adopt, attempt
 from leadline.doctor.finding import Finding
-from leadline.doctor.first_look import first_look
+from leadline.doctor.first_look import STRUCTURE, first_look
 from leadline.doctor.patient import Patient
 from leadline.doctor.rate_search import AHEAD, rate_remedied, retune, try_rates, with_other_rate
 from leadline.doctor.unexplained import where_to_look
-
-STRUCTURE = frozenset(
-    {
-        "input_not_normalized",
-        "input_double_normalized",
-        "target_not_normalized",
-        "hidden_activation_wrong",
-        "activation_missing",
-        "loss_wrong",
-        "init_constant",
-        "init_bad_scale",
-        "norm_missing",
-        "reg_too_strong",
-        "dropout_too_high",
-        "dropout_misuse",
-        "params_frozen",
-        "clip_too_small",
-        "scheduler_misused",
-        "norm_eval_stats_broken",
-        "class_imbalance",
-        "optimizer_params_wrong",
-    }
-)
-"""Causes that are named before the learning rate where both remedies help as much."""
 
 REBUILDS = frozenset({"layer_extra", "layer_missing", "capacity_too_small"})
 """Causes whose remedy is another network, named behind one that needs no other."""

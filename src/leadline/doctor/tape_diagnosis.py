@@ -84,11 +84,14 @@ def _model_name(tape: Tape) -> str:
 
 
 def _merged(shown: Sequence[Finding], inner: Sequence[Finding]) -> tuple[Finding, ...]:
-    """The loop's errors, then those of the training in it, by severity; each cause once."""
-    known = {finding.cause for finding in shown}
-    both = [*shown, *(finding for finding in inner if finding.cause not in known)]
-    both = without_explained(both, by=both)
-    return tuple(sorted(both, key=lambda finding: SEVERITIES.index(finding.severity)))
+    """The loop's errors, then those of the training in it, by severity; each cause once.
+
+    What the training shows in a sound loop too is no consequence of a fault of the loop.
+    """
+    told = without_explained(shown, by=[*shown, *inner])
+    known = {finding.cause for finding in told}
+    rest = [f for f in without_explained(inner, by=inner) if f.cause not in known]
+    return tuple(sorted([*told, *rest], key=lambda finding: SEVERITIES.index(finding.severity)))
 
 
 def _arm(losses: Sequence[float]) -> Arm:

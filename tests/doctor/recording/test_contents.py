@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+import pytest
 import torch
 from torch.utils.data import Subset, TensorDataset
 
@@ -47,3 +50,12 @@ def test_of_whole_numbers_only_what_has_a_row_for_each_example_counts() -> None:
             return 5
 
     assert [name for name, _ in arrays(Sentences())] == ["images", "labels", "tokens"]
+
+
+@pytest.mark.parametrize(
+    "value", [np.arange(6, dtype=">f4"), np.ones(6)[::-1], np.array(["a"] * 6)]
+)
+def test_arrays_that_torch_cannot_share_are_passed_over(value: Any) -> None:
+    data = Holding()
+    data.images = value
+    assert digest(data) == {}

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Subset
 
@@ -36,35 +37,43 @@ def arrays(dataset: Any) -> Iterator[tuple[str, Tensor]]:
     """
     while isinstance(dataset, Subset):
         dataset = dataset.dataset
+    examples = length_of(dataset)
     for name, value in (getattr(dataset, "__dict__", None) or {}).items():
         entries = value if isinstance(value, tuple | list) and len(value) <= 8 else (value,)
         for number, entry in enumerate(entries):
             tensor = _tensor(entry)
-            if tensor is not None and (_measures(tensor) or len(tensor) == _length(dataset)):
+            if tensor is not None and (_measures(tensor) or len(tensor) == examples):
                 yield f"{name}.{number}" if entries is value else name, tensor
 
 
+def length_of(value: Any) -> int | None:
+    """The length of a loader or a data set, None where it has none or does not know it."""
+    try:
+        return len(value)
+    except (TypeError, NotImplementedError):  # the latter by hand, in a class that streams
+        return None
+
+
 def _tensor(value: Any) -> Tensor | None:
-    if isinstance(value, np.ndarray) and value.dtype.kind in "fiu" and value.flags.writeable:
-        value = torch.from_numpy(value) if value.dtype not in UNKNOWN else None
+    if isinstance(value, np.ndarray):
+        value = _shared(value) if value.flags.writeable else None
     if not isinstance(value, Tensor) or value.is_sparse or value.is_complex():
         return None
     return value if value.dtype != torch.bool and value.ndim and value.numel() else None
 
 
-UNKNOWN = (np.uint16, np.uint32, np.uint64)
-"""Kinds of numbers that torch can hold and not reckon with."""
+def _shared(array: NDArray[Any]) -> Tensor | None:
+    """The same memory as a tensor, None where torch cannot reckon with it."""
+    if array.dtype in (np.uint16, np.uint32, np.uint64):
+        return None
+    try:
+        return torch.from_numpy(array)
+    except (TypeError, ValueError):  # text, other byte orders, arrays that run backwards
+        return None
 
 
 def _measures(tensor: Tensor) -> bool:
     return tensor.is_floating_point() or tensor.dtype == torch.uint8
-
-
-def _length(dataset: Any) -> int | None:
-    try:
-        return len(dataset)
-    except (TypeError, NotImplementedError):
-        return None
 
 
 def _number(tensor: Tensor) -> int:

@@ -214,7 +214,7 @@ def _frontier(trace: Trace, order: list[int], around: Surroundings) -> list[Tens
 
 
 def _write(trace: Trace, order: list[int], loss: Tensor, *, target: Tensor, length: int) -> Formula:
-    """The calls as a formula, with placeholders for outputs, target and length."""
+    """The calls as a formula of outputs, target and length."""
     number_of = {node: call for call, node in enumerate(order)}
 
     def refer(tensor: Tensor, reader: int) -> Any:

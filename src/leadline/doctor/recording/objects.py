@@ -22,6 +22,7 @@ from torch.utils.data import DataLoader, RandomSampler, SequentialSampler, Subse
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from leadline.core.taps import plain_name
+from leadline.doctor.recording.contents import length_of
 
 
 class Serials:
@@ -261,8 +262,8 @@ def loader_card(loader: DataLoader[Any], *, number: int) -> LoaderCard:
         batch_size=loader.batch_size,
         order=order,
         workers=loader.num_workers,
-        batches=_length(loader),
-        examples=_length(loader.dataset),
+        batches=length_of(loader),
+        examples=length_of(loader.dataset),
         dataset=id(data),
         part=part,
     )
@@ -271,13 +272,6 @@ def loader_card(loader: DataLoader[Any], *, number: int) -> LoaderCard:
 def is_schedule(value: Any) -> bool:
     """Whether a value changes an optimizer's learning rate step by step."""
     return isinstance(value, LRScheduler)
-
-
-def _length(value: Any) -> int | None:
-    try:
-        return len(value)
-    except TypeError:
-        return None
 
 
 def _plain(value: Any) -> Any:

@@ -20,8 +20,10 @@ Loader = DataLoader[Any]
 Proven = Callable[[Callable[[], object], str], None]
 
 
-def train(model: nn.Module, loader: Loader, *, where: str, most: float = 0.5) -> None:
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+def train(
+    model: nn.Module, loader: Loader, *, where: str, most: float = 0.5, lr: float = 0.1
+) -> None:
+    optimizer = torch.optim.SGD(model.parameters(), lr=lr)
     for inputs, targets in loader:
         optimizer.zero_grad()
         if where == "before backward":
@@ -39,6 +41,15 @@ def test_clipping_that_no_step_sees_is_proven(
     network: Network, loader: Loader, proven: Proven, where: str
 ) -> None:
     proven(lambda: train(network(), loader, where=where), "clip_misplaced")
+
+
+@pytest.mark.parametrize(("lr", "severity"), [(0.1, "warning"), (1e30, "error")])
+def test_it_is_an_error_where_the_loss_breaks_off(
+    network: Network, loader: Loader, lr: float, severity: str
+) -> None:
+    with record() as tape:
+        train(network(), loader, where="behind the step", lr=lr)
+    assert [f.severity for f in signs(tape)] == [severity]
 
 
 def test_clipping_between_backward_and_step_is_healthy(network: Network, loader: Loader) -> None:

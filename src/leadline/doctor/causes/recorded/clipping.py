@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -26,15 +27,18 @@ def signs(tape: Tape) -> Iterator[Finding]:
         turns = turns_of(tape, card.number)
         if len(turns) < 3:
             continue
-        yield from _misplaced(turns)
+        yield from _misplaced(turns, breaks=not all(map(math.isfinite, tape.losses)))
         scaled = list(_scaled(tape, turns))
         yield from scaled
         if not card.adaptive and not scaled:
             yield from _tight(turns)
 
 
-def _misplaced(turns: Sequence[Turn]) -> Iterator[Finding]:
-    """All clipping of a step comes before its first backward pass: nothing there, or used up."""
+def _misplaced(turns: Sequence[Turn], *, breaks: bool) -> Iterator[Finding]:
+    """All clipping of a step comes before its first backward pass: nothing there, or used up.
+
+    An error where the loss `breaks` off: that is what clipping was to prevent.
+    """
     clipped = [turn for turn in turns if turn.clips and turn.backwards]
     useless = [turn for turn in clipped if turn.clips[-1].index < turn.backwards[0].index]
     if not clipped or len(useless) < OFTEN * len(clipped):
@@ -44,7 +48,7 @@ def _misplaced(turns: Sequence[Turn]) -> Iterator[Finding]:
     )
     yield Finding(
         cause="clip_misplaced",
-        severity="warning",
+        severity="error" if breaks else "warning",
         summary="gradients are clipped "
         + ("before backward() has made them" if nothing else "behind the step that used them")
         + ": the steps are not clipped at all",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from leadline.doctor.causes.training_loop import frozen_given
 from leadline.doctor.finding import Evidence, Finding, counted
@@ -78,8 +78,9 @@ def _models_remade(tape: Tape) -> Iterator[Finding]:
     for number in sorted({n for e in tape.of("backward") for n in e["models"] or ()}):
         card = tape.models[number]
         trained[card.name, len(card.parameters)].append(card)
+    drawn = _sources(tape)
     for cards in trained.values():
-        spans = [_span(tape, card) for card in cards]
+        spans = [_span(tape, card, drawn) for card in cards]
         sources = {source for _, source, _ in spans}
         settings = {str(_settings(o)) for c in cards for o in tape.optimizers if _holds(o, c)}
         alike = len(sources) == 1 and len(settings) < 2
@@ -120,23 +121,25 @@ Source = tuple[object, ...]
 """What batches are drawn from, equal for two loaders of the same examples."""
 
 
-def _span(tape: Tape, card: ModelCard) -> tuple[int, Source, int]:
+def _span(tape: Tape, card: ModelCard, drawn: Mapping[int, Source]) -> tuple[int, Source, int]:
     """Backward passes, what their batches came from, and the epochs a model was trained in."""
     passes = [e for e in tape.of("backward") if card.number in (e["models"] or ())]
     forwards = [tape.events[n] for e in passes for n in e["forwards"]]
     first, last = passes[0].index, passes[-1].index
-    source = _source(tape, forwards[0]["loader"] if forwards else -1)
+    source = drawn.get(forwards[0]["loader"], ()) if forwards else ()
     begun = [e for e in tape.of("epoch_begun") if first < e.index < last]
-    return len(passes), source, 1 + sum(_source(tape, e.subject) == source for e in begun)
+    return len(passes), source, 1 + sum(drawn[e.subject] == source for e in begun)
 
 
-def _source(tape: Tape, loader: int) -> Source:
-    if loader < 0:
-        return ()
-    card = tape.loaders[loader]
-    held = tape.of("epoch_begun", subject=loader)[0]["data"]
-    contents = tuple(sorted(held.items())) if held else (loader,)
-    return (card.examples, card.batch_size, card.part, *contents)
+def _sources(tape: Tape) -> dict[int, Source]:
+    """What each loader drew from in its first epoch; itself where the contents are not known."""
+    found: dict[int, Source] = {}
+    for event in tape.of("epoch_begun"):
+        if event.subject not in found:
+            card = tape.loaders[event.subject]
+            contents = tuple(sorted(event["data"].items())) or (card.number,)
+            found[card.number] = (card.examples, card.batch_size, card.part, *contents)
+    return found
 
 
 def _missing(tape: Tape) -> Iterator[Finding]:

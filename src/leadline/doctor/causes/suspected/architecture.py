@@ -358,14 +358,15 @@ def _without_norms(patient: Patient) -> Iterator[Finding]:
     joined = bool(kinds & JOINS)
     if joined and 2 * convolutions < len(weighted):
         return
+    lacking = "norms" if joined else "norms or residual paths"
     change = layers.norms_behind(list(dict.fromkeys(weighted[:-1])))
     if not _runs(patient, change):
         return
     yield suspect(
         "norm_missing",
-        f"{len(affine)} layers with weights and no norm" + " or residual path" * (not joined),
+        f"{len(affine)} layers with weights and no {lacking}",
         Evidence(
-            quantity="layers with weights, without norms" + " or residual paths" * (not joined),
+            quantity=f"layers with weights, without {lacking}",
             measured=float(len(affine)),
             expected=f"below {DEEP}",
         ),
