@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -306,3 +307,23 @@ def test_a_loss_knows_whether_it_broadcasts() -> None:
     flat = lambda o, t: squared(o.flatten(), t)  # noqa: E731
     assert not ask_loss(flat, column, column[:, 0]).broadcasts
     assert not ask_loss(squared, table, table + 1).broadcasts
+
+
+@pytest.mark.parametrize(
+    ("loss", "inside"),
+    [
+        (functional.cross_entropy, False),
+        (partial(functional.cross_entropy, reduction="sum"), False),
+        (partial(functional.cross_entropy, label_smoothing=0.2), False),
+        (partial(functional.cross_entropy, weight=torch.tensor([1.0, 1, 9, 1, 1])), False),
+        (lambda o, y: functional.nll_loss(o.log_softmax(dim=1), y), False),
+        (lambda o, y: functional.cross_entropy(o.softmax(dim=1), y), True),
+        (lambda o, y: functional.cross_entropy(o.softmax(dim=1), y, reduction="sum"), True),
+        (lambda o, y: functional.nll_loss(o.softmax(dim=1).log_softmax(dim=1), y), True),
+    ],
+)
+def test_a_softmax_inside_a_cross_entropy_shows_in_what_wrong_answers_cost(
+    loss: Any, inside: bool
+) -> None:
+    nature = ask_loss(loss, LOGITS_5, LABELS)
+    assert (nature.kind, nature.softmax_inside) == ("cross_entropy", inside)

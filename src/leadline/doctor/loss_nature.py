@@ -8,6 +8,7 @@ Every usual loss has a signature in how it answers changed outputs, whatever it 
     -log of probabilities          falls by ln k when the outputs are multiplied by k
     binary cross entropy           at p and 1 - p together -(ln p + ln(1 - p)) / ln 2 times as large
                                    as at 1/2, for probabilities or their logits
+    a softmax before cross entropy the same, but at most ln(C - 1 + e) however wrong the outputs
     squared, absolute error        0 at the targets; four, two times as large at twice the distance
 
 Asked too: whether it sums over the batch instead of averaging, whether it survives outputs of
@@ -58,7 +59,8 @@ class LossNature:
     that knows nothing, for one target (None where nothing is known of it). `sums` says
     that it adds up the examples; `extremes_finite` that ±1,000 gave a finite number;
     `kink_finite` that the gradient at the targets is finite. None: could not be asked.
-    `broadcasts` says that outputs and targets of these shapes are not compared one by one.
+    `broadcasts` says that outputs and targets of these shapes are not compared one by one;
+    `softmax_inside` that a cross entropy of logits is given the softmax of the outputs.
     """
 
     kind: Kind
@@ -69,6 +71,7 @@ class LossNature:
     extremes_finite: bool | None = None
     kink_finite: bool | None = None
     broadcasts: bool = False
+    softmax_inside: bool = False
 
     @property
     def over_classes(self) -> bool:
@@ -137,8 +140,19 @@ class _Asked:
                     at_start=math.log(classes),
                     sums=self.sums(),
                     extremes_finite=self._survives(),
+                    softmax_inside=kind == "cross_entropy" and self._bounded(classes),
                 )
         return None
+
+    def _bounded(self, classes: int) -> bool:
+        """Whether answers that are sure and wrong cost no more than a softmax twice lets them.
+
+        A cross entropy of what is between 0 and 1 is at most ln(C - 1 + e); one of logits grows
+        with them without end.
+        """
+        count = self._counted(self._level(0.0) / math.log(classes)) if classes > 1 else 1
+        most = max(self._value(sign * EXTREME * self._noise) for sign in (1, -1))
+        return classes > 1 and most <= math.log(classes - 1 + math.e) * count + 1e-3
 
     def _may_be_classes(self, axis: int) -> bool:
         """Class numbers may be; targets like the outputs only where each is a distribution."""

@@ -66,6 +66,9 @@ def outputs_are(patient: Patient) -> losses.Outputs:
 
 
 def _softmax_gone(finding: Finding, patient: Patient) -> Remedy:
+    nature = patient.seen.nature if patient.seen is not None else None
+    if nature is not None and nature.softmax_inside:
+        return losses.without_softmax()
     name, kind = ending_of(patient)
     if name is not None and kind == "softmax":
         return layers.other_ending(name, None, was="nn.Softmax(dim=1)")

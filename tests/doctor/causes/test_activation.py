@@ -64,6 +64,24 @@ def test_a_softmax_at_the_end_of_a_language_model_is_found(
     assert verdict(network, text, language_loss) == []
 
 
+@pytest.mark.parametrize("loss", [functional.cross_entropy, nn.CrossEntropyLoss(reduction="sum")])
+def test_a_softmax_inside_the_loss_is_a_double_softmax(
+    verdict: Any, mlp: Any, rows: Any, loss: Any
+) -> None:
+    told = verdict(mlp(), rows, lambda outputs, y: loss(functional.softmax(outputs, dim=1), y))
+    assert told[0] == "error double_softmax"
+
+
+def test_a_softmax_inside_the_loss_of_a_language_model_is_found(
+    verdict: Any, gpt: Any, text: Any, language_loss: Any
+) -> None:
+    def twice(outputs: Tensor, targets: Tensor) -> Tensor:
+        value: Tensor = language_loss(outputs.softmax(dim=-1), targets)
+        return value
+
+    assert verdict(gpt(), text, twice) == ["error double_softmax"]
+
+
 def test_logits_that_lie_between_0_and_1_by_chance_are_not_probabilities(verdict: Any) -> None:
     network = nn.Linear(20, 5)
     with torch.no_grad():

@@ -23,6 +23,7 @@ from leadline.doctor.remedies.losses import (
     other_sign,
     targets_like_outputs,
     without_penalty,
+    without_softmax,
 )
 from leadline.training.setup import Setup
 
@@ -283,3 +284,33 @@ def test_the_remedy_trains_as_the_loss_without_the_penalty(make_setup: Any, alik
         return functional.cross_entropy(outputs, targets) + 3 * size - 3 * size.detach()  # type: ignore[union-attr]
 
     alike(without_penalty()(replace(plain, model=build, loss=loss)), plain)
+
+
+# ---------------------------------------------------------------------- the softmax inside the loss
+
+
+@pytest.mark.parametrize(
+    "softmax",
+    [
+        lambda x: x.softmax(dim=1),
+        lambda x: torch.softmax(x, dim=1),
+        lambda x: torch.softmax(input=x, dim=1),
+        lambda x: functional.softmax(x, dim=1),
+        nn.Softmax(dim=1),
+    ],
+)
+def test_a_loss_without_its_softmax_is_that_of_the_logits(softmax: Any) -> None:
+    outputs, targets = torch.randn(6, 3), torch.tensor([0, 1, 2, 2, 1, -100])
+
+    def twice(x: Tensor, y: Tensor) -> Tensor:
+        return functional.cross_entropy(softmax(x), y)
+
+    setup = Setup(
+        model=lambda: nn.Linear(2, 3),
+        batches=[(torch.randn(6, 2), targets)],
+        loss=twice,
+        optimizer=lambda model: torch.optim.SGD(model.parameters(), lr=0.1),
+    )
+    mended = without_softmax()(setup).loss
+    same_gradient(mended, lambda o: functional.cross_entropy(o, targets), outputs, targets)
+    assert functional.softmax(outputs, dim=1).sum().item() == pytest.approx(6)

@@ -65,6 +65,9 @@ def _output(seen: Examination) -> Iterator[Finding]:
     axis = nature.class_axis if nature.class_axis is not None else -1
     last = seen.survey.graph[-1] if seen.survey.graph else ""
     tolerance = max(TOLERANCE, 2 * torch.finfo(seen.survey.outputs.dtype).eps)
+    if nature.softmax_inside:
+        yield _softmax_inside_loss(nature.classes or 0)
+        return
     if nature.kind == "cross_entropy" and (nature.classes or 0) > 1 and within:
         sums = outputs.sum(dim=axis)
         if _all_one(sums, tolerance):
@@ -124,6 +127,26 @@ def _double_softmax(total: float, classes: int) -> Finding:
             Evidence(quantity="lowest loss that can be reached", measured=floor, expected="near 0"),
         ),
         remedy="return the logits: drop the softmax at the end (use it for predictions only)",
+        source="torch.nn.CrossEntropyLoss: the input is expected to contain unnormalised logits",
+    )
+
+
+def _softmax_inside_loss(classes: int) -> Finding:
+    floor, most = math.log(1 + (classes - 1) / math.e), math.log(classes - 1 + math.e)
+    return Finding(
+        cause="double_softmax",
+        severity="error",
+        summary="the loss takes the softmax of the outputs, and a cross entropy of that, which "
+        f"applies a softmax again: it cannot fall below {floor:.2f} and its gradient is weak",
+        evidence=(
+            Evidence(
+                quantity="loss of outputs of ±1,000, sure and wrong",
+                measured=f"at most {most:.3g}",
+                expected="hundreds, as of logits",
+            ),
+            Evidence(quantity="lowest loss that can be reached", measured=floor, expected="near 0"),
+        ),
+        remedy="give the cross entropy the outputs as they are, without a softmax before it",
         source="torch.nn.CrossEntropyLoss: the input is expected to contain unnormalised logits",
     )
 

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 from torch.nn import functional
+from torch.overrides import TorchFunctionMode
 
 from leadline.doctor.problem import Problem
 from leadline.doctor.remedy import Remedy
@@ -103,6 +104,46 @@ class _OfLogits:
         if self.kind == "softmax":
             return self.loss(outputs.clamp_min(1e-30).log(), targets)
         return self.loss(torch.logit(outputs, eps=SMALLEST), targets)
+
+
+def without_softmax() -> Remedy:
+    """Hand the loss the outputs as they are where it takes their softmax first."""
+    return Remedy(
+        title="compute the loss from the logits, without the softmax inside it",
+        apply=lambda setup: replace(setup, loss=_WithoutSoftmax(setup.loss)),
+        lines=("- loss(softmax(outputs), targets)", "+ loss(outputs, targets)"),
+    )
+
+
+class _WithoutSoftmax:
+    """A loss that runs as it is written, but that every softmax in it hands on what it is given.
+
+    >>> loss = _WithoutSoftmax(lambda x, y: functional.cross_entropy(x.softmax(dim=1), y))
+    >>> loss(torch.tensor([[100.0, 0.0]]), torch.tensor([0])).item()
+    0.0
+    """
+
+    def __init__(self, loss: Callable[[Any, Any], Tensor]) -> None:
+        self.loss = loss
+
+    def __call__(self, outputs: Any, targets: Any) -> Tensor:
+        with _PassedOn():
+            return self.loss(outputs, targets)
+
+
+class _PassedOn(TorchFunctionMode):
+    SOFTMAXES = (torch.softmax, functional.softmax, Tensor.softmax)
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        if func in self.SOFTMAXES:
+            return args[0] if args else (kwargs or {})["input"]
+        return func(*args, **(kwargs or {}))
 
 
 def mean_instead_of_sum(examples: int) -> Remedy:

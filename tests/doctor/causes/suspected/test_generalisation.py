@@ -180,6 +180,22 @@ def test_a_single_epoch_that_learned_much_is_too_short_when_most_of_the_error_go
     assert too_short(patient, patient.setup, outcome(0.11)) is None, "good enough"
 
 
+@pytest.mark.parametrize(
+    ("epochs", "after", "found"),
+    [(1, 0.7, True), (3, 0.7, True), (4, 0.7, False), (4, 0.5, True), (1, 0.74, False)],
+)
+def test_of_few_epochs_it_is_enough_that_it_still_gets_better(
+    patient_for: Patients,
+    monkeypatch: pytest.MonkeyPatch,
+    epochs: int,
+    after: float,
+    found: bool,
+) -> None:
+    patient = patient_for(network, DATA, epochs=epochs)
+    monkeypatch.setattr(patient, "arm", lambda *, setup, times: outcome(after))
+    assert (too_short(patient, patient.setup, outcome(0.8)) is not None) is found
+
+
 def test_one_that_more_steps_do_not_help_is_not_too_short(patient_for: Patients) -> None:
     torch.manual_seed(0)
     noise = (INPUTS, torch.randint(0, 3, (256,)))

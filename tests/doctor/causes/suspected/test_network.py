@@ -205,7 +205,8 @@ def test_the_rule_is_that_of_the_activation(patient_for: Patients, hidden: Any, 
         ((0.5, 0.5), None),
         ((0.6,), "dropout_too_high"),
         ((0.5, 0.5, 0.5, 0.5, 0.5), "dropout_too_high"),  # 3 % of the signal is left
-        ((0.9,), "dropout_misuse"),
+        ((0.9,), "dropout_misuse"),  # 0.1 was meant
+        ((0.95,), "dropout_too_high"),  # nobody means 0.05
         ((0.0, 0.0), None),
     ],
 )

@@ -10,7 +10,7 @@ import math
 from dataclasses import replace
 
 from leadline.doctor.arm import Outcome
-from leadline.doctor.comparison import GOOD, MATERIAL, better
+from leadline.doctor.comparison import FINER, GOOD, MATERIAL, better
 from leadline.doctor.finding import Evidence, Finding
 from leadline.doctor.patient import Patient
 from leadline.doctor.prescription import hidden_activations
@@ -98,7 +98,8 @@ def too_short(patient: Patient, setup: Setup, base: Outcome) -> tuple[Finding, O
     if not patient.whole or base.ended or not worth or not patient.affords(3):
         return None
     longer = patient.arm(setup=setup, times=3)
-    if not better(longer, base, material=MATERIAL if bad else 2 * MATERIAL):
+    material = 2 * MATERIAL if not bad else FINER if epochs <= FEW else MATERIAL
+    if not better(longer, base, material=material):
         return None
     finding = suspect(
         "epochs_too_few",

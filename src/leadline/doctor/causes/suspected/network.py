@@ -29,6 +29,9 @@ KEPT = 0.05
 DROPPED = 0.5
 """A rate from which on a dropout is suspected."""
 
+SWAPPED = (0.75, 0.9)
+"""Rates that are usual as the share to keep: beyond them, neither reading makes a usual rate."""
+
 
 def suspicions(patient: Patient) -> Iterator[Finding]:
     """What the layers look like."""
@@ -211,7 +214,7 @@ def _dropout(patient: Patient) -> Iterator[Finding]:
     highest = max(rates)
     if highest <= DROPPED and kept >= KEPT:
         return
-    swapped = highest >= 0.75
+    swapped = SWAPPED[0] <= highest <= SWAPPED[1]
     yield suspect(
         "dropout_misuse" if swapped else "dropout_too_high",
         f"dropout leaves {kept:.1%} of the signal"
