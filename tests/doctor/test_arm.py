@@ -107,7 +107,10 @@ def test_the_average_is_asked_where_there_is_one() -> None:
 
 def test_two_arms_that_differ_by_nothing_are_the_same() -> None:
     batches, setup = data(), setup_of(model=lambda: nn.Sequential(*[nn.Linear(8, 3), nn.Dropout()]))
-    one, two = arm(setup, batches), arm(setup, batches, remedy=Remedy(title="", apply=lambda s: s))
+    one, two = (
+        arm(setup, batches),
+        arm(setup, batches, remedies=[Remedy(title="", apply=lambda s: s)]),
+    )
     assert one.losses == two.losses
 
 
@@ -120,7 +123,7 @@ def test_a_remedy_changes_its_arm_only() -> None:
             setup, optimizer=lambda model: torch.optim.Adam(model.parameters(), lr=0.025)
         )
 
-    treated = arm(setup_of(), batches, remedy=Remedy(title="", apply=half))
+    treated = arm(setup_of(), batches, remedies=[Remedy(title="", apply=half)])
     by_hand = setup_of(optimizer=lambda model: torch.optim.Adam(model.parameters(), lr=0.025))
     assert treated.losses == arm(by_hand, batches).losses
     assert seen[0].epochs == 1 and seen[0].validation is None
@@ -128,7 +131,7 @@ def test_a_remedy_changes_its_arm_only() -> None:
 
 def test_a_remedy_may_train_longer_on_the_batches() -> None:
     longer = Remedy(title="", apply=lambda s: replace(s, epochs=3))
-    assert arm(setup_of(), data(4), remedy=longer).steps == 12
+    assert arm(setup_of(), data(4), remedies=[longer]).steps == 12
 
 
 # -------------------------------------------------------------------------------- as it was found
@@ -373,12 +376,12 @@ def test_a_remedy_that_cannot_be_applied_ends_it_too() -> None:
     def fail(setup: Setup) -> Setup:
         raise AttributeError("no layer of that name")
 
-    outcome = arm(setup_of(), data(), remedy=Remedy(title="", apply=fail))
+    outcome = arm(setup_of(), data(), remedies=[Remedy(title="", apply=fail)])
     assert outcome.ended == "AttributeError: no layer of that name"
 
 
 def test_an_error_of_leadlines_own_says_what_came() -> None:
-    outcome = arm(setup_of(), data(), remedy=Remedy(title="zero the gradients"))
+    outcome = arm(setup_of(), data(), remedies=[Remedy(title="zero the gradients")])
     assert outcome.ended == (
         "TrainingError: 'zero the gradients', which changes the loop around it"
     )

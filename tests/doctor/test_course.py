@@ -10,12 +10,13 @@ import torch
 from torch import nn
 
 from leadline.doctor.arm import Outcome
-from leadline.doctor.course import JUDGES, Course, adopt, attempt, remedied
+from leadline.doctor.course import JUDGES, Course, adopt, attempt
 from leadline.doctor.finding import Evidence
 from leadline.doctor.patient import Patient
 from leadline.doctor.problem import Verdict
+from leadline.doctor.remedies.batches import Mapped
 from leadline.doctor.remedies.optimisation import rate_times
-from leadline.doctor.remedy import Remedy
+from leadline.doctor.remedy import Remedy, together
 from leadline.doctor.suspicion import suspect
 from leadline.doctor.vocabulary import family_of
 from leadline.training.setup import Setup
@@ -37,7 +38,6 @@ def line() -> Setup:
 
 def course_of(patient: Patient) -> Course:
     return Course(
-        setup=patient.setup,
         base=patient.arm(),
         certain=[],
         proven=[],
@@ -59,7 +59,7 @@ def test_a_remedy_that_helps_is_seen_to_and_the_setup_stays_as_it_is(line: Setup
     assert tried.gain > 0.9
     assert tried.finding.trial is not None
     assert tried.finding.trial.without.error == course.base.verdict.error
-    assert course.setup is line
+    assert course.remedies == []
 
 
 def test_a_remedy_that_does_nothing_does_not_help(line: Setup) -> None:
@@ -78,7 +78,7 @@ def test_adopting_makes_the_remedy_part_of_the_setup_and_of_what_is_proven(line:
     assert finding.proven
     assert finding.severity == "error"  # it learned nothing without, and all with it
     assert course.base is tried.outcome
-    optimizer = course.setup.optimizer(nn.Linear(1, 1))
+    optimizer = together(*course.remedies)(line).optimizer(nn.Linear(1, 1))
     assert optimizer.param_groups[0]["lr"] == pytest.approx(0.5)
 
 
@@ -92,11 +92,6 @@ def test_what_learned_before_is_a_warning(line: Setup) -> None:
     assert course.proven[0].severity == "warning"
 
 
-def test_a_change_of_the_loop_is_no_change_of_a_setup(line: Setup) -> None:
-    with pytest.raises(AssertionError):
-        remedied(line, Remedy(title="call zero_grad"))
-
-
 def test_every_cause_with_a_judge_of_its_own_is_a_word_of_the_vocabulary() -> None:
     assert all(family_of(cause) for cause in JUDGES)
 
@@ -104,10 +99,28 @@ def test_every_cause_with_a_judge_of_its_own_is_a_word_of_the_vocabulary() -> No
 def test_a_suspicion_is_tried_on_the_setup_as_healed_so_far(line: Setup) -> None:
     patient = Patient(line, seconds=5)
     course = course_of(patient)
-    course.setup = rate_times(100.0, 1e-4)(line)
+    course.remedies.append(rate_times(100.0, 1e-4))
     tried = attempt(patient, course, rate(10.0))  # type: ignore[arg-type]
-    by_hand = rate_times(1000.0, 1e-4)(line)
-    assert tried.outcome.losses == pytest.approx(patient.arm(setup=by_hand).losses)
+    by_hand = rate_times(1000.0, 1e-4)
+    assert tried.outcome.losses == pytest.approx(patient.arm(by_hand).losses)
+
+
+def test_a_remedy_of_the_batches_is_still_there_when_the_next_one_is_tried(line: Setup) -> None:
+    """A remedy that takes the place of the batches works on those of the arm."""
+    doubled = Remedy(
+        title="twice the targets",
+        apply=lambda setup: replace(
+            setup, batches=Mapped(setup.batches, lambda x, y: (x, 2 * y)), epochs=2
+        ),
+    )
+    patient = Patient(line, seconds=5)
+    course = course_of(patient)
+    course.remedies.append(doubled)
+    tried = attempt(patient, course, rate(5e3))  # type: ignore[arg-type]
+    twice = [(x, 2 * y) for x, y in line.batches]
+    by_hand = Patient(replace(line, batches=twice, epochs=2), seconds=5)
+    wanted = by_hand.arm(rate_times(5e3, 1e-4), times=80 / by_hand.steps)
+    assert tried.outcome.losses == wanted.losses
 
 
 def test_adopted_remedies_add_up(line: Setup) -> None:
@@ -115,6 +128,6 @@ def test_adopted_remedies_add_up(line: Setup) -> None:
     course = course_of(patient)
     for factor in (10.0, 20.0, 30.0):
         adopt(course, attempt(patient, course, rate(factor)))  # type: ignore[arg-type]
-    optimizer = course.setup.optimizer(nn.Linear(1, 1))
+    optimizer = together(*course.remedies)(line).optimizer(nn.Linear(1, 1))
     assert optimizer.param_groups[0]["lr"] == pytest.approx(0.6)
     assert len(course.proven) == 3

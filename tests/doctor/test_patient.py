@@ -146,16 +146,18 @@ def test_an_arm_on_given_batches_goes_through_them_again_and_again() -> None:
     patient = Patient(setup_of(), seconds=1)
     one = patient.drawn.take(1)
     by_hand = setup_of(batches=one * 24)
-    outcome = patient.arm_on(one, setup=patient.setup)
+    outcome = patient.arm_on(one)
     assert outcome.steps == 24
     assert outcome.losses == Patient(by_hand, seconds=1).arm(times=1 / 3).losses
 
 
-def test_a_remedy_is_applied_to_the_setup_given() -> None:
+def test_remedies_are_applied_one_after_the_other() -> None:
     patient = Patient(setup_of(), seconds=1)
-    twice = rate_times(2.0, 0.01)(patient.setup)
-    remedy = rate_times(5.0, 0.02)
-    assert patient.arm(remedy, setup=twice).losses == patient.arm(setup=remedy(twice)).losses
+    twice, again = rate_times(2.0, 0.01), rate_times(5.0, 0.02)
+    assert patient.arm(twice, again).losses == patient.arm(rate_times(10.0, 0.01)).losses
+    one = patient.drawn.take(2)
+    both = patient.arm_on(one, twice, again)
+    assert both.losses == patient.arm_on(one, rate_times(10.0, 0.01)).losses
 
 
 # ----------------------------------------------------------------------------------- the allowance
@@ -328,8 +330,8 @@ def test_every_arm_sees_the_same_batches() -> None:
     loader = DataLoader(TensorDataset(INPUTS, CLASSES), batch_size=32, shuffle=True)
     seen.append([])
     patient = Patient(setup_of(batches=loader, loss=noting()), seconds=1)
-    for remedy in (None, rate_times(3.0, 0.01), None):
+    for remedies in ([], [rate_times(3.0, 0.01)], []):
         seen.append([])
-        patient.arm(remedy)
+        patient.arm(*remedies)
     assert seen[1] == seen[2] == seen[3]
     assert len(set(seen[1])) > 3

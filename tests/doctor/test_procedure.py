@@ -95,7 +95,7 @@ def test_each_cause_is_told_once() -> None:
 def test_the_healed_setup_is_the_one_with_every_adopted_remedy() -> None:
     patient = Patient(setup_of(model=network(lambda: nn.Softmax(dim=1))), seconds=10)
     course, sick = run(patient)
-    again = patient.arm(setup=course.setup)
+    again = patient.arm(*course.remedies)
     assert again.losses == course.base.losses
     assert again.verdict.error < sick.verdict.error
 

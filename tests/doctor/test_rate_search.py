@@ -18,7 +18,7 @@ from leadline.doctor.patient import Patient
 from leadline.doctor.problem import Verdict
 from leadline.doctor.rate_search import rate_remedied, retune, try_rates
 from leadline.doctor.remedies.optimisation import rate_times
-from leadline.doctor.remedy import Remedy
+from leadline.doctor.remedy import Remedy, together
 from leadline.doctor.suspicion import suspect
 from leadline.doctor.trial import Arm, Trial
 from leadline.training.setup import Setup
@@ -37,9 +37,7 @@ def line(optimizer: Callable[[nn.Module], Optimizer]) -> Setup:
 
 def search(setup: Setup) -> list[Tried]:
     patient = Patient(setup, seconds=10)
-    course = Course(
-        setup=setup, base=patient.arm(), certain=[], proven=[], ruled_out=[], untried=[]
-    )
+    course = Course(base=patient.arm(), certain=[], proven=[], ruled_out=[], untried=[])
     return [tried for tried in try_rates(patient, course) if tried.helps]
 
 
@@ -67,9 +65,7 @@ def test_plain_descent_that_stands_still_at_a_usual_rate_is_tried_with_another_o
         optimizer=lambda model: torch.optim.SGD(model.parameters(), lr=0.01),
     )
     patient = Patient(setup, steps=20_000, seconds=120)
-    course = Course(
-        setup=setup, base=patient.arm(), certain=[], proven=[], ruled_out=[], untried=[]
-    )
+    course = Course(base=patient.arm(), certain=[], proven=[], ruled_out=[], untried=[])
     tried = list(try_rates(patient, course))
     assert course.base.verdict.error > 0.9
     assert [(entry.finding.cause, entry.helps) for entry in tried] == [("optimizer_wrong", True)]
@@ -116,16 +112,15 @@ def searched(
     patient = Patient(setup, seconds=5)
     rates: list[float] = []
 
-    def arm(remedy: Remedy | None = None, *, setup: Setup, times: float = 1.0) -> Outcome:
-        assert remedy is not None
-        optimizer = remedy(setup).optimizer(nn.Linear(4, 3))
+    def arm(*remedies: Remedy, times: float = 1.0) -> Outcome:
+        optimizer = together(*remedies)(setup).optimizer(nn.Linear(4, 3))
         rates.append(optimizer.param_groups[0]["lr"])
         return ends(type(optimizer).__name__, rates[-1])
 
     monkeypatch.setattr(patient, "arm", arm)
     monkeypatch.setattr(patient, "affords", lambda count=1.0: len(rates) < arms)
     base = ends(kind.__name__, lr)
-    course = Course(setup=setup, base=base, certain=[], proven=[], ruled_out=[], untried=[])
+    course = Course(base=base, certain=[], proven=[], ruled_out=[], untried=[])
     found = [
         (
             tried.finding.cause,
@@ -250,7 +245,7 @@ def healed_course(patient: Patient, *, error: float, harmed: bool = False) -> Co
     rate = replace(suspect("lr_too_high", "too high", change=low, source=""), trial=trial)
     other = suspect("loss_wrong", "wrong", change=Remedy(title="another"), source="")
     return Course(
-        setup=low(patient.setup),
+        remedies=[low],
         base=outcome(error),
         certain=[rate],
         proven=[other],
@@ -268,8 +263,9 @@ def again(
     course = healed_course(patient, error=error, harmed=harmed)
     rates: list[float] = []
 
-    def arm(remedy: Remedy, *, setup: Setup) -> Outcome:
-        rates.append(remedy(setup).optimizer(nn.Linear(1, 1)).param_groups[0]["lr"])
+    def arm(*remedies: Remedy) -> Outcome:
+        treated = together(*remedies)(patient.setup)
+        rates.append(treated.optimizer(nn.Linear(1, 1)).param_groups[0]["lr"])
         return outcome(ends(rates[-1]))
 
     monkeypatch.setattr(patient, "arm", arm)
@@ -287,7 +283,8 @@ def test_a_rate_of_the_sick_network_is_raised_for_the_healed_one(
     assert course.base.verdict.error == 0.2
     change = course.certain[0].change
     assert change is not None and change.settings == {"optimizer.lr": near(0.1)}
-    for setup in (course.setup, change(line(lambda m: torch.optim.SGD(m.parameters(), lr=1.0)))):
+    sick = line(lambda m: torch.optim.SGD(m.parameters(), lr=1.0))
+    for setup in (together(*course.remedies)(sick), change(sick)):
         assert setup.optimizer(nn.Linear(1, 1)).param_groups[0]["lr"] == near(0.1)
 
 

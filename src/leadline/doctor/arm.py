@@ -84,7 +84,7 @@ def run_arm(
     setup: Setup,
     batches: Sequence[Any],
     *,
-    remedy: Remedy | None = None,
+    remedies: Sequence[Remedy] = (),
     probe: Probe,
     execution: Execution,
     seconds: float = math.inf,
@@ -100,7 +100,9 @@ def run_arm(
         ended, crashed, halfway, model = "", False, None, None
         begun = time.perf_counter()
         try:
-            treated = remedy(sick) if remedy is not None else sick
+            treated = sick
+            for remedy in remedies:
+                treated = remedy(treated)
             state = TrainingState(treated, execution)
             model = state.evaluated_model
             total = -(-len(state.batches) * treated.epochs // treated.accumulate)

@@ -1,9 +1,9 @@
-"""The course of a diagnosis: the Setup as healed so far, and how a suspicion is tried on it."""
+"""The course of a diagnosis: what heals the training so far, and how a suspicion is tried on it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from leadline.doctor.arm import Outcome
 from leadline.doctor.comparison import (
@@ -19,7 +19,6 @@ from leadline.doctor.comparison import (
 from leadline.doctor.finding import Finding, Severity
 from leadline.doctor.patient import Patient
 from leadline.doctor.remedy import Remedy
-from leadline.training.setup import Setup
 
 RATES = frozenset({"lr_too_high", "lr_too_low", "lr_negative", "optimizer_wrong"})
 """Causes whose remedies exclude one another: a rate found for one optimizer suits no other."""
@@ -64,19 +63,19 @@ class Tried:
 
 @dataclass(kw_only=True, eq=False)
 class Course:
-    """Where the procedure stands: the Setup as healed so far, its arm, and what was found."""
+    """Where the procedure stands: the remedies so far, the arm with them, and what was found."""
 
-    setup: Setup
     base: Outcome
     certain: list[Finding]
     proven: list[Finding]
     ruled_out: list[Finding]
     untried: list[Finding]
+    remedies: list[Remedy] = field(default_factory=list)
 
 
 def attempt(patient: Patient, course: Course, finding: Finding) -> Tried:
     assert finding.change is not None, "suspicions bring their remedy"
-    outcome = patient.arm(finding.change, setup=course.setup)
+    outcome = patient.arm(*course.remedies, finding.change)
     if outcome.crashed:
         patient.limits.append(
             f"the trial of {finding.cause} says nothing: it stopped with {outcome.ended}"
@@ -100,16 +99,10 @@ def adopt(course: Course, tried: Tried) -> None:
     assert finding.change is not None and finding.trial is not None, "it was tried"
     severity: Severity = "error" if _spoils(course.base, tried.outcome) else "warning"
     course.proven.append(replace(finding, proven=True, severity=severity))
-    course.setup = remedied(course.setup, finding.change)
+    course.remedies.append(finding.change)
     course.base = tried.outcome
 
 
 def _spoils(without: Outcome, treated: Outcome) -> bool:
     """Whether the training learns next to nothing without the remedy, and much with it."""
     return not learns(without) and learns(treated)
-
-
-def remedied(setup: Setup, change: Remedy | None) -> Setup:
-    """The Setup with the change."""
-    assert change is not None and change.apply is not None, "it was tried"
-    return change(setup)

@@ -28,12 +28,11 @@ from leadline.core.seeds import preserved_random_state
 from leadline.core.taps import Taps
 from leadline.doctor.arm import Outcome, Probe, run_arm
 from leadline.doctor.patient import Patient
-from leadline.doctor.remedies.optimisation import adam, rate_times
+from leadline.doctor.remedies.optimisation import adam, rate_times, without_schedule
 from leadline.doctor.remedies.precision import Widened
 from leadline.doctor.remedy import Remedy
 from leadline.doctor.trial import smoothed
 from leadline.measure.batch import Batch, main_output
-from leadline.training.setup import Setup
 
 STEPS = 60
 """Steps of an experiment, unless told otherwise."""
@@ -100,8 +99,7 @@ class Precision:
 
 def overfit_one_batch(
     patient: Patient,
-    *,
-    setup: Setup | None = None,
+    *remedies: Remedy,
     factors: Sequence[float] = (1.0, 10.0, 0.1),
     steps: int = STEPS,
 ) -> Overfit:
@@ -110,18 +108,15 @@ def overfit_one_batch(
     Dropout and weight decay stay as they are, so that what keeps the training from learning shows.
     Cost: at most `steps` for each of the factors and for Adam.
     """
-    whole = setup or patient.setup
     batch = _few(patient)
     probe = Probe(training=[batch], held_out=(), problem=patient.problem)
     rate = _rate(patient)
-    ways: list[tuple[Remedy | None, float]] = [
-        (None if factor == 1 else rate_times(factor, rate), factor * rate) for factor in factors
-    ]
+    ways = [(rate_times(factor, rate), factor * rate) for factor in factors]
     ways.append((adam(), 1e-3))
     best: Overfit | None = None
     spent = 0
     for way, at in ways:
-        outcome = _run(patient, whole, [batch] * steps * whole.accumulate, way, probe)
+        outcome = _run(patient, [batch] * steps * patient.setup.accumulate, (*remedies, way), probe)
         spent += outcome.steps
         error = math.inf if outcome.ended else outcome.training.error
         in_training = outcome.in_training
@@ -142,21 +137,17 @@ def overfit_one_batch(
     return best
 
 
-def shuffled_labels(
-    patient: Patient, *, setup: Setup | None = None, steps: int = STEPS
-) -> Compared:
+def shuffled_labels(patient: Patient, *remedies: Remedy, steps: int = STEPS) -> Compared:
     """Train as it is, and with the labels of each batch in another order; `steps` for both."""
 
     def shuffle(inputs: Tensor, targets: Tensor, number: int) -> tuple[Tensor, Tensor]:
         order = torch.randperm(len(targets), generator=torch.Generator().manual_seed(number))
         return inputs, targets[order]
 
-    return _compared(patient, setup or patient.setup, shuffle, steps)
+    return _compared(patient, remedies, shuffle, steps)
 
 
-def input_independent(
-    patient: Patient, *, setup: Setup | None = None, steps: int = STEPS
-) -> Compared:
+def input_independent(patient: Patient, *remedies: Remedy, steps: int = STEPS) -> Compared:
     """Train as it is, and with every input replaced by the batch's mean; `steps` for both.
 
     Whole numbers (words, symbols) have no mean: there all inputs become those of one example.
@@ -167,7 +158,7 @@ def input_independent(
         one = inputs.mean(dim=0, keepdim=True) if floating else inputs[:1]
         return one.expand_as(inputs).clone(), targets
 
-    return _compared(patient, setup or patient.setup, blind, steps)
+    return _compared(patient, remedies, blind, steps)
 
 
 def double_precision(patient: Patient) -> Precision | None:
@@ -251,11 +242,11 @@ def _gradient_apart(one: tuple[Tensor, ...], other: tuple[Tensor, ...]) -> float
 
 def _compared(
     patient: Patient,
-    setup: Setup,
+    remedies: Sequence[Remedy],
     spoil: Callable[[Tensor, Tensor, int], tuple[Tensor, Tensor]],
     steps: int,
 ) -> Compared:
-    batches = patient.drawn.take(steps * setup.accumulate)
+    batches = patient.drawn.take(steps * patient.setup.accumulate)
     if not all(isinstance(part, Tensor) for batch in batches for part in batch):
         raise ConfigError(
             expected="batches of two tensors, inputs and targets",
@@ -268,8 +259,8 @@ def _compared(
     ]
     plain = Probe(training=patient.probe.training, held_out=(), problem=patient.problem)
     other = Probe(training=asked, held_out=(), problem=patient.problem)
-    sound = _run(patient, setup, batches, None, plain)
-    without = _run(patient, setup, spoiled, None, other)
+    sound = _run(patient, batches, remedies, plain)
+    without = _run(patient, spoiled, remedies, other)
     return Compared(
         error=sound.training.error,
         spoiled_error=without.training.error,
@@ -280,11 +271,16 @@ def _compared(
 
 
 def _run(
-    patient: Patient, setup: Setup, batches: Sequence[Any], remedy: Remedy | None, probe: Probe
+    patient: Patient, batches: Sequence[Any], remedies: Sequence[Remedy], probe: Probe
 ) -> Outcome:
     """An arm that is paid for; the schedule is left out, since it is meant for another length."""
-    constant = replace(setup, schedule=None)
-    outcome = run_arm(constant, batches, remedy=remedy, probe=probe, execution=patient.execution)
+    outcome = run_arm(
+        patient.setup,
+        batches,
+        remedies=(*remedies, without_schedule()),
+        probe=probe,
+        execution=patient.execution,
+    )
     patient.allowance.spent_steps += outcome.steps
     return outcome
 

@@ -127,28 +127,30 @@ class Patient:
         """Whether an arm is as long as the training itself."""
         return self.total_steps is not None and self.steps >= self.total_steps
 
-    def arm(
-        self, remedy: Remedy | None = None, *, setup: Setup | None = None, times: float = 1.0
-    ) -> Outcome:
-        """Train a copy for `times` the steps of a trial, with a remedy or without."""
+    def arm(self, *remedies: Remedy, times: float = 1.0) -> Outcome:
+        """Train a copy for `times` the steps of a trial, with these remedies or without any.
+
+        They change the batches of the arm as they would those of the training.
+        """
         count = max(1, round(self.steps * times)) * self.setup.accumulate
         outcome = run_arm(
-            setup or self.setup,
+            self.setup,
             self.drawn.take(count),
-            remedy=remedy,
+            remedies=remedies,
             probe=self.probe,
             execution=self.execution,
         )
         self.allowance.spent_steps += outcome.steps
         return outcome
 
-    def arm_on(self, batches: Sequence[Any], *, setup: Setup) -> Outcome:
+    def arm_on(self, batches: Sequence[Any], *remedies: Remedy) -> Outcome:
         """Train a copy for the steps of a trial on these batches, again and again."""
-        count = self.steps * setup.accumulate
+        count = self.steps * self.setup.accumulate
         rounds = -(-count // max(len(batches), 1))
         outcome = run_arm(
-            setup,
+            self.setup,
             (list(batches) * rounds)[:count],
+            remedies=remedies,
             probe=self.probe,
             execution=self.execution,
         )

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from leadline.doctor.arm import Outcome
+from leadline.doctor.at_length import try_at_length
 from leadline.doctor.causes.suspected import generalisation
 from leadline.doctor.causes.suspected.labels import corrupted
 from leadline.doctor.comparison import better, learns, trial_of
@@ -24,7 +25,7 @@ from leadline.doctor.finding import Finding
 from leadline.doctor.first_look import STRUCTURE, first_look
 from leadline.doctor.patient import Patient
 from leadline.doctor.rate_search import AHEAD, rate_remedied, retune, try_rates, with_other_rate
-from leadline.doctor.unexplained import where_to_look
+from leadline.doctor.unexplained import still_suspected, where_to_look
 
 REBUILDS = frozenset({"layer_extra", "layer_missing", "capacity_too_small"})
 """Causes whose remedy is another network, named behind one that needs no other."""
@@ -52,7 +53,7 @@ def run(patient: Patient) -> tuple[Course, Outcome]:
     """Everything found, and the arm of the training as it was given."""
     certain, suspects = first_look(patient)
     sick = patient.arm()
-    course = Course(setup=patient.setup, base=sick, certain=[], proven=[], ruled_out=[], untried=[])
+    course = Course(base=sick, certain=[], proven=[], ruled_out=[], untried=[])
     for finding in certain:
         _treat_certain(patient, course, finding)
     treatable = [f for f in suspects if f.change is not None]
@@ -82,7 +83,10 @@ def run(patient: Patient) -> tuple[Course, Outcome]:
         )
     explained = course.proven or any(f.severity == "error" for f in course.certain)
     if not explained and not course.base.crashed and not learns(course.base):
-        patient.limits += where_to_look(patient, course.setup)
+        try_at_length(patient, course)
+        if not course.proven:
+            course.certain += still_suspected(patient, course, STRUCTURE)
+            patient.limits += where_to_look(patient, *course.remedies)
     told = {f.cause for f in [*course.ruled_out, *course.proven, *course.certain]}
     course.untried = [f for f in course.untried if f.cause not in told]
     return course, sick
@@ -97,7 +101,7 @@ def _breaks_off(patient: Patient, course: Course) -> bool:
     if not base.crashed:
         return False
     if base.steps:
-        again = patient.arm(setup=course.setup)
+        again = patient.arm(*course.remedies)
         said = f"the training breaks off after {base.steps} steps with {base.ended}"
         if (again.ended, again.steps) != (base.ended, base.steps):
             then = f"after {again.steps} steps" if again.ended else "not at all"
@@ -121,7 +125,7 @@ def _last_look(patient: Patient, course: Course) -> None:
     modes = generalisation.other_in_evaluation(patient, course.base)
     if modes is not None and patient.affords():
         _prove(course, attempt(patient, course, modes))
-    labels = corrupted(patient, course.setup, course.base)
+    labels = corrupted(patient, course.base, *course.remedies)
     if labels is not None:
         course.certain.append(labels)
         return
@@ -137,7 +141,7 @@ def _length(patient: Patient, course: Course) -> None:
     falls = generalisation.falls_at_the_end(patient, course.base)
     if falls is not None:
         course.certain.append(falls)
-    short = generalisation.too_short(patient, course.setup, course.base)
+    short = generalisation.too_short(patient, course.base, *course.remedies)
     if short is None:
         return
     finding, longer = short
@@ -167,7 +171,7 @@ def _treat_certain(patient: Patient, course: Course, finding: Finding) -> None:
         sure = finding.severity == "error"
         course.certain.append(replace(finding, proven=finding.proven or sure))
         return
-    outcome = patient.arm(change, setup=course.setup)
+    outcome = patient.arm(*course.remedies, change)
     if finding.severity == "error" and _worse(outcome, course.base):
         change, outcome = with_other_rate(patient, course, change, outcome)
         finding = replace(finding, change=change)
@@ -184,7 +188,7 @@ def _treat_certain(patient: Patient, course: Course, finding: Finding) -> None:
         finding = replace(finding, severity="note")
     course.certain.append(replace(finding, proven=proven, trial=trial))
     if not trial.harms and finding.severity != "note":
-        course.setup = change(course.setup)
+        course.remedies.append(change)
         course.base = outcome
 
 

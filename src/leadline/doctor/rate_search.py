@@ -126,7 +126,7 @@ def with_other_rate(
         if not patient.affords():
             break
         both = together(change, rate_times(factor, rate))
-        there = patient.arm(both, setup=course.setup)
+        there = patient.arm(*course.remedies, both)
         if better(there, outcome) and there.verdict.error <= course.base.verdict.error:
             return both, there
     return change, outcome
@@ -145,7 +145,7 @@ def retune(patient: Patient, course: Course) -> None:
     for factor in AGAIN:
         if not patient.affords():
             break
-        outcome = patient.arm(rate_times(factor, rate), setup=course.setup)
+        outcome = patient.arm(*course.remedies, rate_times(factor, rate))
         if closer(outcome, course.base if best is None else best[1]):
             best = factor, outcome
         elif best is not None:
@@ -153,7 +153,7 @@ def retune(patient: Patient, course: Course) -> None:
     if best is None:
         return
     factor, course.base = best
-    course.setup = rate_times(factor, rate)(course.setup)
+    course.remedies.append(rate_times(factor, rate))
     change = rate_times(factor * rate / old, old)
     for findings in (course.certain, course.proven):
         findings[:] = [replace(f, change=change) if f is found else f for f in findings]

@@ -149,10 +149,11 @@ def _train(prepared: Prepared, *, root: Path, device: str, terminal: Terminal) -
 
 def treat_setup(setup: Setup, diagnosis: Diagnosis) -> Treatment:
     """Train copies of a Setup to their end, as it is and treated, and ask both the same."""
-    treated: Setup = diagnosis.treat(setup)
+    diagnosis.treat(setup)  # says so where there is nothing to apply
+    remedies = [remedy for remedy in diagnosis.remedies if remedy.apply is not None]
     patient = patient_of(setup, seconds=1.0)
     times = (patient.total_steps or patient.steps) / patient.steps
-    before, after = patient.arm(times=times), patient.arm(setup=treated, times=times)
+    before, after = patient.arm(times=times), patient.arm(*remedies, times=times)
     names = tuple(f.cause for f in diagnosis.findings if f.change in diagnosis.remedies)
     lines = tuple(line for remedy in diagnosis.remedies for line in remedy.lines)
     where = "held-out" if patient.held_out else "training"

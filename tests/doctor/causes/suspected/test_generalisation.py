@@ -149,7 +149,7 @@ def test_a_training_that_stops_while_it_gets_better_is_found(patient_for: Patien
     patient = patient_for(network, DATA, epochs=1, lr=1e-2)
     base = patient.arm()
     assert base.verdict.error > 0.5
-    found = too_short(patient, patient.setup, base)
+    found = too_short(patient, base)
     assert found is not None
     finding, longer = found
     assert finding.cause == "epochs_too_few"
@@ -162,8 +162,8 @@ def test_a_training_that_stops_while_it_gets_better_is_found(patient_for: Patien
 def test_one_that_has_learned_or_broke_off_is_not_asked(patient_for: Patients) -> None:
     patient = patient_for(network, DATA, epochs=1)
     spent = patient.allowance.spent_steps
-    assert too_short(patient, patient.setup, outcome(0.1)) is None
-    assert too_short(patient, patient.setup, outcome(0.9, ended="loss nan")) is None
+    assert too_short(patient, outcome(0.1)) is None
+    assert too_short(patient, outcome(0.9, ended="loss nan")) is None
     assert patient.allowance.spent_steps == spent
 
 
@@ -172,12 +172,12 @@ def test_a_single_epoch_that_learned_much_is_too_short_when_most_of_the_error_go
 ) -> None:
     patient = patient_for(network, DATA, epochs=1)
     for after, found in ((0.1, True), (0.2, False)):
-        monkeypatch.setattr(patient, "arm", lambda *, setup, times, e=after: outcome(e))
-        assert (too_short(patient, patient.setup, outcome(0.3)) is not None) is found
-    many = replace(patient.setup, epochs=20)
-    monkeypatch.setattr(patient, "arm", lambda *, setup, times: outcome(0.01))
-    assert too_short(patient, many, outcome(0.3)) is None
-    assert too_short(patient, patient.setup, outcome(0.11)) is None, "good enough"
+        monkeypatch.setattr(patient, "arm", lambda *remedies, times, e=after: outcome(e))
+        assert (too_short(patient, outcome(0.3)) is not None) is found
+    monkeypatch.setattr(patient, "arm", lambda *remedies, times: outcome(0.01))
+    assert too_short(patient, outcome(0.11)) is None, "good enough"
+    patient.setup = replace(patient.setup, epochs=20)
+    assert too_short(patient, outcome(0.3)) is None
 
 
 @pytest.mark.parametrize(
@@ -192,15 +192,15 @@ def test_of_few_epochs_it_is_enough_that_it_still_gets_better(
     found: bool,
 ) -> None:
     patient = patient_for(network, DATA, epochs=epochs)
-    monkeypatch.setattr(patient, "arm", lambda *, setup, times: outcome(after))
-    assert (too_short(patient, patient.setup, outcome(0.8)) is not None) is found
+    monkeypatch.setattr(patient, "arm", lambda *remedies, times: outcome(after))
+    assert (too_short(patient, outcome(0.8)) is not None) is found
 
 
 def test_one_that_more_steps_do_not_help_is_not_too_short(patient_for: Patients) -> None:
     torch.manual_seed(0)
     noise = (INPUTS, torch.randint(0, 3, (256,)))
     patient = patient_for(lambda: nn.Linear(8, 3), noise, epochs=1)
-    assert too_short(patient, patient.setup, patient.arm()) is None
+    assert too_short(patient, patient.arm()) is None
 
 
 def falling(slope: float, steps: int = 400) -> tuple[float, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from leadline.doctor.causes.suspected.labels import (
     neighbours_agree,
     neighbours_vote,
 )
+from leadline.doctor.problem import Verdict
 
 Patients = Callable[..., Any]
 
@@ -130,7 +132,7 @@ def test_labels_drawn_by_chance_are_found(
 ) -> None:
     inputs, labels = clusters(count)
     patient = patient_for(network, (inputs, drawn_anew(labels, share)))
-    finding = corrupted(patient, patient.setup, patient.arm())
+    finding = corrupted(patient, patient.arm())
     assert (finding and finding.severity) == severity
     if finding is not None:
         assert finding.cause == "label_corrupted" and finding.proven
@@ -149,25 +151,40 @@ def test_where_a_network_learns_too_little_the_neighbours_are_asked(
         return nn.Sequential(nn.Linear(38, 256), nn.ReLU(), nn.Linear(256, 6))
 
     patient = patient_for(wide, (rows, drawn_anew(labels, 0.8)), epochs=30)
-    finding = corrupted(patient, patient.setup, patient.arm())
+    finding = corrupted(patient, patient.arm())
     assert finding is not None and finding.severity == "error"
     sound = patient_for(wide, (rows, labels), epochs=30)
-    assert corrupted(sound, sound.setup, sound.arm()) is None
+    assert corrupted(sound, sound.arm()) is None
 
 
 def test_labels_of_other_examples_are_found_by_their_neighbours(patient_for: Patients) -> None:
     inputs, labels = clusters()
     mixed = labels[torch.randperm(len(labels), generator=torch.Generator().manual_seed(5))]
     patient = patient_for(network, (inputs, mixed))
-    finding = corrupted(patient, patient.setup, patient.arm())
+    finding = corrupted(patient, patient.arm())
     assert finding is not None
     assert (finding.cause, finding.severity) == ("label_corrupted", "error")
     assert "nearest neighbours" in finding.summary
 
 
+def test_labels_known_by_heart_and_of_no_use_to_others_are_asked_of_the_neighbours(
+    patient_for: Patients,
+) -> None:
+    inputs, labels = clusters()
+    mixed = labels[torch.randperm(len(labels), generator=torch.Generator().manual_seed(5))]
+    patient = patient_for(network, (inputs, mixed))
+    by_heart = replace(
+        patient.arm(),
+        training=Verdict(error=0.1, surprise=0.1),
+        held_out=Verdict(error=1.02, surprise=1.5),
+    )
+    finding = corrupted(patient, by_heart)
+    assert finding is not None and "nearest neighbours" in finding.summary
+
+
 def test_sound_labels_of_a_training_that_fails_are_not_accused(patient_for: Patients) -> None:
     patient = patient_for(network, clusters(), lr=0.0)
-    assert corrupted(patient, patient.setup, patient.arm()) is None
+    assert corrupted(patient, patient.arm()) is None
 
 
 @pytest.mark.parametrize(
@@ -182,4 +199,4 @@ def test_of_little_nothing_is_said(patient_for: Patients, data: Any) -> None:
     classes = int(labels.max()) + 1
     noise = drawn_anew(labels, 0.9, classes)
     patient = patient_for(lambda: nn.Linear(8, classes), (inputs, noise))
-    assert corrupted(patient, patient.setup, patient.arm()) is None
+    assert corrupted(patient, patient.arm()) is None

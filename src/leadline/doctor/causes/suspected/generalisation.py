@@ -17,7 +17,6 @@ from leadline.doctor.prescription import hidden_activations
 from leadline.doctor.remedies import layers, optimisation
 from leadline.doctor.remedy import Remedy, together
 from leadline.doctor.suspicion import suspect
-from leadline.training.setup import Setup
 
 GAP = 0.25
 """Error on the training examples over that on held-out ones below which they are known by heart."""
@@ -90,14 +89,14 @@ def other_in_evaluation(patient: Patient, base: Outcome) -> Finding | None:
     )
 
 
-def too_short(patient: Patient, setup: Setup, base: Outcome) -> tuple[Finding, Outcome] | None:
+def too_short(patient: Patient, base: Outcome, *remedies: Remedy) -> tuple[Finding, Outcome] | None:
     """The finding that it stops while it gets better, with the arm that went on. Cost: 3 arms."""
-    epochs = setup.epochs
+    epochs = patient.setup.epochs
     bad = base.verdict.error > 0.5
     worth = bad or (epochs <= FEW and base.verdict.error > GOOD)
     if not patient.whole or base.ended or not worth or not patient.affords(3):
         return None
-    longer = patient.arm(setup=setup, times=3)
+    longer = patient.arm(*remedies, times=3)
     material = 2 * MATERIAL if not bad else FINER if epochs <= FEW else MATERIAL
     if not better(longer, base, material=material):
         return None

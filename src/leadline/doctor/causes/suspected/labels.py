@@ -23,7 +23,7 @@ from leadline.doctor.causes.suspected.data import class_numbers
 from leadline.doctor.comparison import learns
 from leadline.doctor.finding import Evidence, Finding
 from leadline.doctor.patient import Patient
-from leadline.training.setup import Setup
+from leadline.doctor.remedy import Remedy
 
 SUREST = 0.4
 """Part of the unseen examples, those the network is surest of, whose labels are looked at."""
@@ -36,6 +36,9 @@ DRAWN = 0.12
 
 KNOWS = 0.7
 """Error up to which the last choices speak for themselves."""
+
+NOTHING_HELD = 0.95
+"""Error on held-out examples from which on what was learned of the others is theirs alone."""
 
 EVENLY = 0.8
 """Beyond it: labels in the last third of choices, over those in the third before, at least.
@@ -61,18 +64,19 @@ NOTHING = (math.nan, math.nan, 0)
 SOURCE = "Northcutt, Jiang & Chuang 2021, Confident Learning"
 
 
-def corrupted(patient: Patient, setup: Setup, base: Outcome) -> Finding | None:
+def corrupted(patient: Patient, base: Outcome, *remedies: Remedy) -> Finding | None:
     """The finding that labels do not belong to their examples, if they do not. Cost: 1 arm."""
     numbers = class_numbers(patient)
     problem = patient.problem
     if numbers is None or problem.classes < 4 or len(numbers) < FEWEST:
         return None
-    if not learns(base):
-        return _unrelated(patient, numbers)
     error = base.verdict.error
+    unrelated = _unrelated(patient, numbers) if not learns(base) or error > NOTHING_HELD else None
+    if unrelated is not None or not learns(base):
+        return unrelated
     if not error > DRAWN or not patient.affords():
         return None
-    share, before, looked = _drawn_share(patient, setup)
+    share, before, looked = _drawn_share(patient, *remedies)
     if not looked:
         share, _, looked = _by_votes(patient, numbers)
     elif error > KNOWS and share < EVENLY * before:
@@ -98,14 +102,14 @@ def corrupted(patient: Patient, setup: Setup, base: Outcome) -> Finding | None:
     )
 
 
-def _drawn_share(patient: Patient, setup: Setup) -> tuple[float, float, int]:
+def _drawn_share(patient: Patient, *remedies: Remedy) -> tuple[float, float, int]:
     """The estimate, from a network trained on the even batches and asked on the odd ones."""
     count = max(2, patient.drawn.per_epoch or 2)
     epoch = patient.drawn.take(min(count, 2000))
     learned, unseen = epoch[::2], epoch[1::2]
     if not unseen:
         return NOTHING
-    outcome = patient.arm_on(learned, setup=setup)
+    outcome = patient.arm_on(learned, *remedies)
     if outcome.ended or outcome.model is None:
         return NOTHING
     found = answers(outcome.model, unseen[:64], patient.execution)
