@@ -176,6 +176,11 @@ def test_health_leaves_nothing_to_treat_and_a_recorded_loop_is_for_its_author(
     assert loop.code == 1
     assert "zero_grad_missing, proven" in loop.out, "the diagnosis is said all the same"
     assert "a recorded loop" in loop.err
+    plain = leadline("diagnose", f"{file}:train", "--treat", "--json", *QUICK)
+    assert plain.code == 1
+    assert plain.last["findings"][0]["cause"] == "zero_grad_missing"
+    assert plain.last["treatment"]["error"] == "LeadlineError"
+    assert "diagnosis.treat(function)" in plain.last["treatment"]["remedy"]
 
 
 def test_a_finished_run_gets_its_diagnosis_written_into_its_folder(

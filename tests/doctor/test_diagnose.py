@@ -161,6 +161,15 @@ def test_what_is_no_setup_tape_or_function_is_refused(wrong: Any) -> None:
     assert "leadline.Setup(" in caught.value.remedy
 
 
+@pytest.mark.parametrize("value", [None, (network(), (torch.ones(2, 8), torch.zeros(2)), None)])
+def test_a_function_that_does_not_train_is_refused(value: Any) -> None:
+    with pytest.raises(ConfigError) as caught:
+        diagnose(lambda: value)
+    assert caught.value.expected == "a function that trains, or returns a Setup"
+    assert f"returned a {type(value).__name__} without a backward pass" in caught.value.received
+    assert "leadline.check is for a model and a batch" in caught.value.remedy
+
+
 def test_a_function_that_returns_a_setup_is_diagnosed_as_that() -> None:
     diagnosis = diagnose(lambda: setup_of(model=softmaxed), seconds=2)
     assert diagnosis.findings[0].cause == "double_softmax"

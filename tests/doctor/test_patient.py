@@ -335,3 +335,14 @@ def test_every_arm_sees_the_same_batches() -> None:
         patient.arm(*remedies)
     assert seen[1] == seen[2] == seen[3]
     assert len(set(seen[1])) > 3
+
+
+def test_examples_that_are_not_finite_are_not_asked() -> None:
+    rows = INPUTS.clone()
+    rows[3, 0], rows[40, 1] = torch.nan, torch.inf
+    batches = list(zip(rows.split(32), CLASSES.split(32), strict=True))
+    patient = Patient(setup_of(batches=batches, validation=batches), seconds=1)
+    for part in (patient.probe.training, patient.probe.held_out):
+        assert [len(x) == len(y) for x, y in part] == [True] * len(part)
+        assert sum(len(x) for x, _ in part) == len(rows) - 2
+        assert all(bool(x.isfinite().all()) for x, _ in part)

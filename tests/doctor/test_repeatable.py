@@ -232,3 +232,28 @@ def test_the_random_streams_and_the_batch_stay_as_they_were() -> None:
     assert torch.equal(batch[0], torch.ones(8, 4))
     assert torch.equal(torch.get_rng_state(), before)
     assert random.getstate() == python
+
+
+@pytest.mark.parametrize("form", ["one optimizer", "the model's own weights", "a part of them"])
+def test_an_optimizer_that_belongs_to_a_shared_model_is_made_anew_for_its_copies(
+    form: str, left_as_found: Any
+) -> None:
+    model = network()
+    own = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.5)
+    make: dict[str, Any] = {
+        "one optimizer": lambda copied: own,
+        "the model's own weights": lambda copied: torch.optim.SGD(model.parameters(), lr=0.1),
+        "a part of them": lambda copied: torch.optim.SGD([model[2].weight], lr=0.1),  # type: ignore[index]
+    }
+    groups = list(own.param_groups[0]["params"])
+    unchanged = left_as_found(model, own)
+    found = made_repeatable(setup_of(model=lambda: model, optimizer=make[form]), BATCH).setup
+    copied = found.model()
+    optimizer = found.optimizer(copied)
+    unchanged()
+    mine = {id(p) for p in copied.parameters()}
+    held = [p for group in optimizer.param_groups for p in group["params"]]
+    assert len(held) == (1 if form == "a part of them" else 4)
+    assert {id(p) for p in held} <= mine
+    assert optimizer.param_groups[0]["lr"] == 0.1
+    assert all(a is b for a, b in zip(own.param_groups[0]["params"], groups, strict=True))

@@ -12,7 +12,7 @@ from torch import nn
 from leadline.core.errors import LeadlineError
 from leadline.doctor.diagnose import diagnose, record
 from leadline.doctor.finding import Finding
-from leadline.doctor.tape_diagnosis import _merged
+from leadline.doctor.tape_diagnosis import _merged, _per_update
 
 
 def loop(
@@ -57,6 +57,24 @@ def test_where_it_is_allowed_the_function_itself_is_run_again() -> None:
     assert trial is not None
     assert "run again" in trial.remedy
     assert len(trial.treated.losses) == 120
+
+
+def test_the_function_is_not_run_again_once_the_allowance_is_spent() -> None:
+    train, runs = loop(clears=False), []
+
+    def counted() -> nn.Module:
+        runs.append(1)
+        return train()
+
+    diagnosis = diagnose(counted, seconds=1e-6, rerun=True)
+    assert len(runs) == 1
+    assert diagnosis.findings[0].cause == "zero_grad_missing"
+    assert any("function could be run again for zero_grad_missing" in x for x in diagnosis.limits)
+
+
+def test_the_losses_of_an_update_are_those_of_its_backward_passes() -> None:
+    assert _per_update([4.0, 2.0, 1.0, 3.0, 5.0], 2) == (3.0, 2.0, 5.0)
+    assert _per_update([4.0, 2.0], 1) == (4.0, 2.0)
 
 
 def test_the_healed_function_learns_what_the_sick_one_did_not() -> None:

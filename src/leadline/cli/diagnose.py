@@ -17,6 +17,7 @@ from rich.text import Text
 
 from leadline.cli.options import parse
 from leadline.core.config import check, in_range
+from leadline.core.errors import LeadlineError
 from leadline.doctor.diagnosis_words import describe_diagnosis
 from leadline.recipes.diagnose import Bounds, Diagnosed, diagnose_subject
 from leadline.recipes.subject import Subject, read_subject
@@ -71,14 +72,20 @@ def run(words: list[str], *, as_json: bool) -> int:
     terminal = Terminal(quiet=as_json)
     for page in pages:
         terminal.say("page", str(page))
-    treatment = _treat(subject, diagnosed, terminal=terminal) if options.treat else None
-    if as_json:
+    treated, code = None, 0
+    try:
+        treatment = _treat(subject, diagnosed, terminal=terminal) if options.treat else None
         treated = treatment.to_plain() if treatment is not None else None
+    except LeadlineError as error:
+        if not as_json:
+            raise
+        treated, code = error.to_plain(), 1  # what was found before is told all the same
+    if as_json:
         written = [str(page) for page in pages]
         said = {"subject": options.subject, **plain, "html": written, "treatment": treated}
         print(json.dumps(said))
     failed = any(f.severity == "error" for f in diagnosed.diagnosis.findings)
-    return 1 if options.strict and failed else 0
+    return code or (1 if options.strict and failed else 0)
 
 
 def _write(subject: Subject, plain: dict[str, Any], html: Path | None) -> list[Path]:

@@ -98,8 +98,7 @@ def run(arguments: list[str]) -> int:
 def _failed(error: LeadlineError, *, code: int, as_json: bool) -> int:
     """The exit code, after the one object that `--json` promises."""
     if as_json:
-        facts = {"expected": error.expected, "received": error.received, "remedy": error.remedy}
-        print(json.dumps({"error": type(error).__name__, **facts}))
+        print(json.dumps(error.to_plain()))
     return code
 
 

@@ -35,6 +35,15 @@ class LeadlineError(Exception):
         self.received = received
         self.remedy = remedy
 
+    def to_plain(self) -> dict[str, str]:
+        """The error as plain values for JSON: its kind, and the three things it says."""
+        return {
+            "error": type(self).__name__,
+            "expected": self.expected,
+            "received": self.received,
+            "remedy": self.remedy,
+        }
+
 
 class ConfigError(LeadlineError, ValueError):
     """An option, a recipe or an argument is wrong; `problems` lists all that were found."""

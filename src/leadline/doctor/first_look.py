@@ -104,7 +104,6 @@ SUSPECTED: tuple[Look, ...] = (
     depth.suspicions,
     network.suspicions,
     architecture.suspicions,
-    evaluation.suspicions,
     optimisation.other_batches,
 )
 """Who says what a trial has to prove."""
@@ -139,8 +138,10 @@ def without_explained(findings: Iterable[Finding], *, by: Iterable[Finding]) -> 
 
 def _seen_by(look: Look, patient: Patient) -> list[Finding]:
     """What one family sees; one that fails on this patient is said, and the others go on."""
+    seen: list[Finding] = []
     try:
-        return [_with_change(patient, finding) for finding in look(patient)]
+        for finding in look(patient):
+            seen.append(_with_change(patient, finding))  # kept where a later one fails
     except (
         LeadlineError,
         RuntimeError,
@@ -150,8 +151,8 @@ def _seen_by(look: Look, patient: Patient) -> list[Finding]:
         AttributeError,
     ) as error:
         name = look.__module__.rpartition(".")[2]
-        patient.limits.append(f"what {name} looks at could not be told: {error}")
-        return []
+        patient.limits.append(f"all that {name} looks at could not be told: {error}")
+    return seen
 
 
 def _once(findings: list[Finding], known: set[str] | tuple[str, ...]) -> list[Finding]:

@@ -22,6 +22,7 @@ from leadline.doctor.check import Checked, check_on
 from leadline.doctor.drawn import Drawn
 from leadline.doctor.examination import Examination
 from leadline.doctor.problem import Problem, read_problem
+from leadline.doctor.remedies.batches import finite_rows
 from leadline.doctor.remedy import Remedy
 from leadline.doctor.repeatable import made_repeatable
 from leadline.training.execution import Execution
@@ -292,9 +293,20 @@ def _some(batches: Sequence[Any], examples: int) -> list[tuple[Any, Any]]:
     for batch in batches:
         if not isinstance(batch, tuple | list) or len(batch) != 2 or count >= examples:
             break
-        kept.append((batch[0], batch[1]))
+        kept.append(_answerable(batch[0], batch[1]))
         count += _examples(batch)
     return kept
+
+
+def _answerable(inputs: Any, targets: Any) -> tuple[Any, Any]:
+    """The examples of a batch that are finite: no network has an answer to the others."""
+    if not isinstance(inputs, Tensor) or not isinstance(targets, Tensor):
+        return inputs, targets
+    if inputs.ndim == 0 or targets.ndim == 0 or len(inputs) != len(targets):
+        return inputs, targets
+    keep = finite_rows(inputs) & finite_rows(targets)
+    whole = bool(keep.all()) or not bool(keep.any())
+    return (inputs, targets) if whole else (inputs[keep], targets[keep])
 
 
 def _spread(batches: Sequence[Any], examples: int) -> list[tuple[Any, Any]]:

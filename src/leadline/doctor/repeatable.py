@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -59,7 +60,8 @@ def made_repeatable(setup: Setup, batch: Any) -> Repeatable:
         first, second = _built(setup), _built(setup)
         limits: list[str] = []
         if _tensors_of(first) & _tensors_of(second):
-            setup = replace(setup, model=_copies_of(first))
+            optimizer = _for_copies(setup.optimizer, first)
+            setup = replace(setup, model=_copies_of(first), optimizer=optimizer)
             second = setup.model()
             limits.append(
                 f"the model's factory hands out the same {type(first).__name__} each time: copies "
@@ -103,6 +105,44 @@ def _copies_of(model: nn.Module) -> Any:
             remedy="build the model inside the function: model=lambda: Net()",
         ) from error
     return lambda: copy.deepcopy(kept)
+
+
+def _for_copies(
+    make: Callable[[nn.Module], Optimizer], model: nn.Module
+) -> Callable[[nn.Module], Optimizer]:
+    """The factory, for copies: an optimizer that holds the model's own weights is made anew."""
+
+    def build(copied: nn.Module) -> Optimizer:
+        optimizer = make(copied)
+        held = {id(p) for group in optimizer.param_groups for p in group["params"]}
+        if held & {id(p) for p in model.parameters()}:
+            return optimizer_for(copied, optimizer, model)
+        return optimizer
+
+    return build
+
+
+def optimizer_for(copied: nn.Module, optimizer: Optimizer, model: nn.Module) -> Optimizer:
+    """The optimizer made anew for a copy of its model: the parameters it held, by their names.
+
+    A copy that a remedy has given other layers than the model has all of them optimized.
+
+    >>> model, twin = nn.Linear(2, 1), nn.Linear(2, 1)
+    >>> made = optimizer_for(twin, torch.optim.SGD([model.bias], lr=0.5), model)
+    >>> made.param_groups[0]["params"][0] is twin.bias, made.param_groups[0]["lr"]
+    (True, 0.5)
+    """
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    own = dict(copied.named_parameters())
+    held = [id(p) for group in optimizer.param_groups for p in group["params"]]
+    if set(own) == set(names.values()):
+        memo: dict[int, Any] = {key: own[names[key]] for key in held if key in names}
+        return copy.deepcopy(optimizer, memo)
+    options = {k: v for k, v in optimizer.param_groups[0].items() if k != "params"}
+    made = copy.deepcopy(optimizer)
+    made.state.clear()
+    made.param_groups = [{**options, "params": list(copied.parameters())}]
+    return made
 
 
 def _same(first: nn.Module, second: nn.Module) -> bool:

@@ -60,9 +60,12 @@ def diagnose_tape(
     if inner is not None:
         told = [f for f in shown if _of_the_loop(f)]
         alone = told[:1]  # a sound loop lacks every fault at once: it speaks for the worst alone
-        shown = [_against_sound_loop(f, tape, inner.baseline) if f in alone else f for f in shown]
+        every = setup.accumulate if setup is not None else 1
+        losses = _per_update(tape.losses, every)
+        shown = [_against_sound_loop(f, losses, inner.baseline) if f in alone else f for f in shown]
     if rerun is not None:
-        shown = [_by_rerun(f, tape, rerun) for f in shown]
+        shown, untold = _by_reruns(shown, tape, rerun, until=begun + (seconds or math.inf))
+        limits = (*limits, *untold)
     return Diagnosis(
         model=inner.model if inner else _model_name(tape),
         problem=inner.problem if inner else "a recorded loop",
@@ -107,14 +110,20 @@ def _of_the_loop(finding: Finding) -> bool:
     return finding.severity != "note" and change is not None and change.rerun is not None
 
 
-def _against_sound_loop(finding: Finding, tape: Tape, sound: Arm | None) -> Finding:
+def _per_update(losses: Sequence[float], every: int) -> tuple[float, ...]:
+    """The mean loss of every so many backward passes, which make one update."""
+    groups = [losses[i : i + every] for i in range(0, len(losses), every)]
+    return tuple(sum(group) / len(group) for group in groups)
+
+
+def _against_sound_loop(finding: Finding, losses: Sequence[float], sound: Arm | None) -> Finding:
     """The recorded losses beside those of the sound loop on the same batches."""
     if sound is None or finding.trial is not None:
         return finding
-    count = min(len(tape.losses), len(sound.losses))
+    count = min(len(losses), len(sound.losses))
     if count < 5:
         return finding
-    without, treated = _arm(tape.losses[:count]), _arm(sound.losses[:count])
+    without, treated = _arm(losses[:count]), _arm(sound.losses[:count])
     helps = treated.error < 0.75 * without.error
     assert finding.change is not None, "asked above"
     trial = Trial(
@@ -126,6 +135,21 @@ def _against_sound_loop(finding: Finding, tape: Tape, sound: Arm | None) -> Find
         helps=helps,
     )
     return replace(finding, trial=trial, proven=finding.proven or helps)
+
+
+def _by_reruns(
+    shown: Sequence[Finding], tape: Tape, function: Callable[[], Any], *, until: float
+) -> tuple[list[Finding], list[str]]:
+    """The findings with the function run again for each, and what the time did not suffice for."""
+    found, left = [], []
+    for finding in shown:
+        over = time.perf_counter() > until
+        told = finding if over else _by_rerun(finding, tape, function)
+        if over and _of_the_loop(finding):
+            left.append(finding.cause)
+        found.append(told)
+    said = "the allowance was spent before the function could be run again for " + ", ".join(left)
+    return found, [said] if left else []
 
 
 def _by_rerun(finding: Finding, tape: Tape, function: Callable[[], Any]) -> Finding:

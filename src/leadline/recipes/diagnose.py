@@ -22,6 +22,7 @@ from leadline.doctor.diagnose import diagnose, record
 from leadline.doctor.diagnosis import Diagnosis
 from leadline.doctor.past import Past, read_past, with_past
 from leadline.doctor.recording.tape import Tape
+from leadline.doctor.repeatable import optimizer_for
 from leadline.recipes.subject import Subject, understand
 from leadline.training.batches import positioned
 from leadline.training.execution import Execution
@@ -186,27 +187,10 @@ def one_batch_setup(
 def _same_optimizer(
     model: nn.Module, optimizer: Optimizer | None
 ) -> Callable[[nn.Module], Optimizer]:
-    """Make the optimizer anew for a copy: the parameters that the original held, by their names.
-
-    A copy that a remedy has given other layers than the original has all of them optimized.
-    """
+    """Make the optimizer anew for a copy of the model; Adam where there is none."""
     if optimizer is None:
         return lambda fresh: torch.optim.Adam(fresh.parameters(), lr=1e-3)
-    names = {id(parameter): name for name, parameter in model.named_parameters()}
-
-    def build(fresh: nn.Module) -> Optimizer:
-        own = dict(fresh.named_parameters())
-        held = [id(p) for group in optimizer.param_groups for p in group["params"]]
-        if set(own) == set(names.values()):
-            memo: dict[int, Any] = {key: own[names[key]] for key in held if key in names}
-            return copy.deepcopy(optimizer, memo)
-        options = {k: v for k, v in optimizer.param_groups[0].items() if k != "params"}
-        made = copy.deepcopy(optimizer)
-        made.state.clear()
-        made.param_groups = [{**options, "params": list(fresh.parameters())}]
-        return made
-
-    return build
+    return lambda fresh: optimizer_for(fresh, optimizer, model)
 
 
 def _checked_only(subject: Subject) -> Diagnosis:

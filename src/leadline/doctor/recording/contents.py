@@ -13,8 +13,8 @@ from torch.utils.data import Subset
 
 from leadline.doctor.recording.examples import row_numbers
 
-ROWS = 256
-"""Examples of each array that are looked at, evenly spread."""
+ROWS = 2**16
+"""Examples of each array that are looked at, evenly spread; of all, their order does not count."""
 
 
 def digest(dataset: Any) -> Mapping[str, int]:

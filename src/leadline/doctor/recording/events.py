@@ -13,7 +13,7 @@ that kind, -1 where it is not known), and the figures (`facts`). What each kind 
     schedule       schedule   lr
     unscale, scale_update     the gradient scaler's `scale`
     mode           model      training
-    state_taken, state_loaded model               own: whether it is the model's own memory
+    state_taken, state_loaded model               state: which; own: is it the model's own memory
     epoch_begun, epoch_ended  loader              data, batches
     worker         loader     worker, epoch, streams
     seeded         -          seed, in_loader
@@ -40,7 +40,6 @@ Kind = Literal[
     "mode",
     "state_taken",
     "state_loaded",
-    "state_saved",
     "epoch_begun",
     "epoch_ended",
     "seeded",

@@ -51,6 +51,7 @@ class ModelListener:
 
     def __init__(self, recorder: Recorder) -> None:
         self._recorder = recorder
+        self._states: dict[int, Any] = {}  # kept, so that no other object has their number
         self._inside = 0  # depth of train(), state_dict() and the like in each other
 
     def listen(self) -> None:
@@ -163,7 +164,7 @@ class ModelListener:
         for part in module.modules():
             if noisy(part):
                 on += part.training
-                off += not part.training
+                off += not part.training and not _frozen(part)
         return {"noisy": on, "quiet": off}
 
     # ------------------------------------------------------------------------------ evaluation
@@ -223,7 +224,8 @@ class ModelListener:
         state = self._deeper(original, args, kwargs)
         card = self._recorder.models.find(args[0])
         if outermost and card is not None:
-            self._recorder.emit("state_taken", card.number)
+            self._states[id(state)] = state
+            self._recorder.emit("state_taken", card.number, state=id(state))
         return state
 
     def _load_state_dict(
@@ -233,7 +235,8 @@ class ModelListener:
         card = self._recorder.models.find(args[0])
         if self._inside == 0 and card is not None and isinstance(state, Mapping):
             own = self._shares(args[0], state)
-            self._recorder.emit("state_loaded", card.number, own=own)
+            known = id(state) if id(state) in self._states else 0
+            self._recorder.emit("state_loaded", card.number, own=own, state=known)
         return self._deeper(original, args, kwargs)
 
     def _shares(self, module: nn.Module, state: Mapping[str, Any]) -> bool:
@@ -250,6 +253,12 @@ class ModelListener:
             return original(*args, **kwargs)
         finally:
             self._inside -= 1
+
+
+def _frozen(layer: nn.Module) -> bool:
+    """Whether a layer has parameters and none of them learns: then evaluation mode is meant."""
+    learns = [parameter.requires_grad for parameter in layer.parameters()]
+    return bool(learns) and not any(learns)
 
 
 def _autocast(inputs: tuple[Tensor, ...]) -> str:

@@ -140,7 +140,7 @@ def finite_only() -> Remedy:
     """Leave out examples that hold NaN or infinity, in the inputs or in the targets."""
 
     def change(inputs: Any, targets: Any) -> tuple[Any, Any]:
-        keep = _finite_rows(inputs) & _finite_rows(targets)
+        keep = finite_rows(inputs) & finite_rows(targets)
         return inputs[keep], targets[keep]
 
     return Remedy(
@@ -150,7 +150,8 @@ def finite_only() -> Remedy:
     )
 
 
-def _finite_rows(values: Tensor) -> Tensor:
+def finite_rows(values: Tensor) -> Tensor:
+    """Which rows [N, ...] hold no NaN and no infinity: [N], booleans."""
     return torch.isfinite(values.reshape(len(values), -1)).all(dim=1)
 
 

@@ -75,6 +75,39 @@ def test_a_data_set_that_changes_what_it_holds_is_proven(digits: Digits, proven:
     )
 
 
+class Kept(Scaling):
+    """It shuffles what it holds before each epoch, or fills a cache while it is read."""
+
+    def __init__(self, digits: Digits) -> None:
+        super().__init__((digits[0].repeat(3, 1), digits[1].repeat(3)))
+        self.cache = torch.zeros_like(self.images)
+        self.order = np.arange(len(self))
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        row = int(self.order[index])
+        self.cache[row] = self.images[row]
+        return self.cache[row].clone(), self.labels[row]
+
+    def shuffle_order(self) -> None:
+        np.random.default_rng(0).shuffle(self.order)
+
+    def shuffle_rows(self) -> None:
+        order = torch.randperm(len(self), generator=torch.Generator().manual_seed(0))
+        self.images, self.labels = self.images[order], self.labels[order]
+
+
+@pytest.mark.parametrize("shuffle", [Kept.shuffle_order, Kept.shuffle_rows, len])
+def test_another_order_and_a_cache_that_fills_up_are_no_change(
+    digits: Digits, verdict: Verdict, shuffle: Callable[[Kept], object]
+) -> None:
+    data = Kept(digits)
+    loader = DataLoader(data, batch_size=64, shuffle=True)
+    assert verdict(lambda: train(loader, epochs=4, between=lambda: shuffle(data))) == []
+
+
 class Noisy(Dataset[tuple[Tensor, Tensor]]):
     """It adds noise from one of the random streams."""
 

@@ -58,6 +58,24 @@ def test_a_state_kept_by_reference_is_proven_and_its_remedy_keeps_the_first(
     assert list(signs(healed)) == []
 
 
+def test_checkpoints_of_later_epochs_do_not_hide_it(loader: Loader) -> None:
+    model = nn.Linear(64, 10)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    best: Any = None
+    with record() as tape:
+        for epoch in range(3):
+            for inputs, targets in loader:
+                optimizer.zero_grad()
+                functional.cross_entropy(model(inputs), targets).backward()
+                optimizer.step()
+            best = model.state_dict() if epoch == 0 else best
+            copy.deepcopy(model.state_dict())  # to a file, say
+        model.load_state_dict(best)
+    (finding,) = signs(tape)
+    assert finding.cause == "best_state_by_reference"
+    assert finding.evidence[0].measured == 32
+
+
 def test_a_dictionary_of_the_same_tensors_is_no_copy(loader: Loader) -> None:
     with record() as tape:
         train(loader, lambda model: {k: v.cpu() for k, v in model.state_dict().items()})

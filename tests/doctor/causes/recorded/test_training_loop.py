@@ -152,6 +152,24 @@ def test_batches_that_are_added_without_being_averaged_are_proven(
     proven(train, "accumulation_not_scaled")
 
 
+def test_two_loaders_that_feed_one_backward_pass_accumulate_nothing(
+    network: Network, loader: Loader, verdict: Verdict
+) -> None:
+    def train() -> None:
+        model = network()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        for _ in range(2):
+            others = iter(loader)
+            for inputs, targets in loader:
+                optimizer.zero_grad()
+                value = functional.cross_entropy(model(inputs), targets)
+                value = value + 0.1 * model(next(others)[0]).square().mean()
+                value.backward()
+                optimizer.step()
+
+    assert "warning accumulation_not_scaled" not in verdict(train)
+
+
 def test_a_loss_that_is_torn_from_its_graph_is_proven(network: Network, loader: Loader) -> None:
     def turn(model: nn.Module, optimizer: Any, inputs: Any, targets: Any) -> None:
         optimizer.zero_grad()

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from leadline.doctor.causes.suspected.evaluation import certain, suspicions
+from leadline.doctor.causes.suspected.evaluation import certain
 
 Patients = Callable[..., Any]
 INPUTS = torch.randn(256, 8, generator=torch.Generator().manual_seed(0))
@@ -87,5 +87,18 @@ def test_tokens_have_no_scale(patient_for: Patients) -> None:
     assert not list(certain(patient))
 
 
-def test_nothing_waits_for_a_trial(patient_for: Patients) -> None:
-    assert not list(suspicions(patient_for(linear, (INPUTS, CLASSES))))
+def test_numbers_that_are_none_are_no_scale(patient_for: Patients) -> None:
+    hole, end = INPUTS.clone(), HELD.clone()
+    hole[0, 0], end[0, 0] = torch.nan, torch.inf
+    assert not list(certain(validated(patient_for, hole, HELD)))
+    assert not list(certain(validated(patient_for, INPUTS, end)))
+    (finding,) = certain(validated(patient_for, hole, HELD * 255))
+    assert finding.cause == "preprocess_train_test_mismatch"
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_a_few_very_large_numbers_are_no_other_scale(patient_for: Patients, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    rows = (3 * torch.randn(320, 8, generator=generator)).exp()
+    rows = (rows - rows[:256].mean()) / rows[:256].std()
+    assert not list(certain(validated(patient_for, rows[:256], rows[256:])))

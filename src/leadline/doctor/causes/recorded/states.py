@@ -16,6 +16,7 @@ def signs(tape: Tape) -> Iterator[Finding]:
         if not event["own"]:
             continue
         taken = [e for e in tape.of("state_taken", subject=event.subject) if e.index < event.index]
+        taken = [e for e in taken if e["state"] == event["state"]] or taken
         since = event.updates - max((e.updates for e in taken), default=0)
         if taken and not since:
             continue

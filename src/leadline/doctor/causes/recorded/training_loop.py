@@ -248,10 +248,13 @@ def _not_divided(tape: Tape, optimizer: int, turns: Sequence[Turn]) -> Iterator[
 
 
 def _batches(tape: Tape, turn: Turn) -> int:
-    """How many batches of a loader gave a step its gradients; 1 where there is no loader."""
+    """How many batches of a loader gave a step its gradients; 1 where there is no loader.
+
+    No more than there were backward passes: two loaders may feed one.
+    """
     forwards = [tape.events[n] for event in turn.backwards for n in event["forwards"]]
     drawn = {event["drawn"] for event in forwards if event["drawn"] >= 0}
-    return max(1, len(drawn))
+    return max(1, min(len(drawn), len(turn.backwards)))
 
 
 def _sums(tape: Tape) -> bool:

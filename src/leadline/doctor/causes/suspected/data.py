@@ -255,5 +255,5 @@ def _leak(patient: Patient) -> Iterator[Finding]:
 
 
 def _key(row: Tensor) -> bytes:
-    values: bytes = row.contiguous().numpy().tobytes()
+    values: bytes = row.reshape(-1).contiguous().view(torch.uint8).numpy().tobytes()
     return values

@@ -14,6 +14,9 @@ from leadline.doctor.patient import Patient
 APART = 1.0
 """Standard deviations between the means of training and held-out inputs that are too many."""
 
+MOST = 2**20
+"""Values that quantiles are taken of, at most."""
+
 STRETCHED = 3.0
 """Ratio of their spreads that is too much."""
 
@@ -33,9 +36,21 @@ def certain(patient: Patient) -> Iterator[Finding]:
     yield from _other_inputs(patient)
 
 
-def suspicions(patient: Patient) -> Iterator[Finding]:
-    """Figures of the task that another reading of the outputs betters by far."""
-    yield from ()
+def _finite(values: Tensor) -> Tensor:
+    return values[values.isfinite()]
+
+
+def _apart(one: Tensor, other: Tensor) -> float:
+    """How many times the larger of two spreads is the smaller; infinity where only one is 0."""
+    low, high = sorted((float(one), float(other)))
+    return high / low if low > 0 else math.inf
+
+
+def _middle(values: Tensor) -> Tensor:
+    """From where to where nine tenths of the values lie, which no few large ones change."""
+    some = values[:: -(-len(values) // MOST)]
+    edges = some.quantile(torch.tensor([0.05, 0.95]))
+    return edges[1] - edges[0]
 
 
 def _other_inputs(patient: Patient) -> Iterator[Finding]:
@@ -46,14 +61,13 @@ def _other_inputs(patient: Patient) -> Iterator[Finding]:
     parts = [x for x, _ in patient.probe.held_out if isinstance(x, Tensor)]
     if not parts or not shown.is_floating_point():
         return
-    held = torch.cat([part.detach().cpu().float().flatten() for part in parts])
-    known = shown.float().flatten()
+    held = _finite(torch.cat([part.detach().cpu().float().flatten() for part in parts]))
+    known = _finite(shown.float().flatten())
     if len(held) < 32 or len(known) < 32:
         return
     spread = max(float(known.std()), float(held.std()))
-    ratio = float(known.std()) / max(float(held.std()), 1e-12)
     distance = abs(float(known.mean() - held.mean())) / spread if spread > 0 else 0.0
-    uneven = max(ratio, 1 / ratio) if ratio > 0 else math.inf
+    uneven = min(_apart(known.std(), held.std()), _apart(_middle(known), _middle(held)))
     if distance < APART and uneven < STRETCHED:
         return
     yield Finding(

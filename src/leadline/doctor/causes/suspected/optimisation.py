@@ -39,9 +39,10 @@ def options(patient: Patient) -> Iterator[Finding]:
     optimizer = optimizer_of(patient)
     if optimizer is None:
         return
+    roots = type(optimizer).__name__ in ("RMSprop", "Adagrad")
     for group in optimizer.param_groups[:1]:
-        eps = float(group.get("eps", 1e-8))
-        if eps < EPSILON and type(optimizer).__name__ not in ("RMSprop", "Adagrad"):
+        eps = group.get("eps", 1e-8)  # Adafactor has two
+        if isinstance(eps, float) and eps < EPSILON and not roots:
             yield Finding(
                 cause="optimizer_params_wrong",
                 severity="warning",
