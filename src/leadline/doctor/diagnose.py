@@ -79,16 +79,22 @@ def diagnose(
         value = None
     if isinstance(value, Setup):
         return diagnose_setup(value, steps=steps, seconds=seconds, execution=execution)
-    if tape.error is None and not tape.of("backward", "step"):
-        raise ConfigError(
-            expected="a function that trains, or returns a Setup",
-            received=f"{getattr(subject, '__name__', 'a function')}, which returned a "
-            f"{type(value).__name__} without a backward pass or an optimizer's step",
-            remedy="leadline.check is for a model and a batch; to diagnose, let it run its loop or "
-            "return a leadline.Setup",
-        )
+    _require_training(tape, subject, value)
     again = subject if rerun else None
     return diagnose_tape(tape, steps=steps, seconds=seconds, execution=execution, rerun=again)
+
+
+def _require_training(tape: Tape, function: Callable[[], Any], value: Any) -> None:
+    """ConfigError where a function ran to its end, and trained nothing."""
+    if tape.error is not None or tape.of("backward", "step"):
+        return
+    raise ConfigError(
+        expected="a function that trains, or returns a Setup",
+        received=f"{getattr(function, '__name__', 'a function')}, which returned a "
+        f"{type(value).__name__} without a backward pass or an optimizer's step",
+        remedy="leadline.check is for a model and a batch; to diagnose, let it run its loop or "
+        "return a leadline.Setup",
+    )
 
 
 def record() -> contextlib.AbstractContextManager[Tape]:
