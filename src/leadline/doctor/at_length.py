@@ -9,12 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from leadline.doctor.arm import Outcome
-from leadline.doctor.causes.suspected import optimisation
-from leadline.doctor.comparison import better, trial_of
-from leadline.doctor.course import JUDGES, Course, Tried, adopt
-from leadline.doctor.finding import Finding
+from leadline.doctor.causes.suspected.generalisation import stops_early
+from leadline.doctor.comparison import better
+from leadline.doctor.course import Course, Tried, adopt, attempt, with_trial
 from leadline.doctor.patient import Patient
+from leadline.doctor.remedies.optimisation import epochs_times
 from leadline.doctor.remedy import together
 
 TIMES = 10
@@ -27,38 +26,26 @@ def try_at_length(patient: Patient, course: Course) -> None:
         return
     short = course.base
     longer = patient.arm(*course.remedies, times=TIMES)
-    finding = optimisation.epochs_too_few(patient, TIMES)
     if better(longer, short):
-        adopt(course, _tried(patient, finding, course, longer))
+        finding = stops_early(patient, short, longer, times=TIMES, factor=TIMES)
+        adopt(course, with_trial(patient, course, finding, longer, helps=True))
         return
     course.base = longer
-    helped = max(_again(patient, course), key=lambda tried: tried.gain, default=None)
-    course.base = longer if helped is not None else short
-    if helped is not None:
-        course.ruled_out = [f for f in course.ruled_out if f.cause != helped.finding.cause]
-        adopt(course, helped)
+    helped = max(_again(patient, course), key=lambda entry: entry.gain, default=None)
+    if helped is None:
+        course.base = short
+        return
+    course.ruled_out = [f for f in course.ruled_out if f.cause != helped.finding.cause]
+    adopt(course, helped)
 
 
 def _again(patient: Patient, course: Course) -> Iterator[Tried]:
-    epochs = optimisation.epochs_too_few(patient, TIMES).change
+    """What was ruled out and helps a training of ten times the epochs, with these in its remedy."""
+    epochs = epochs_times(TIMES, patient.setup.epochs)
     for finding in course.ruled_out:
-        if finding.change is None or epochs is None or not patient.affords(TIMES):
+        if finding.change is None or not patient.affords(TIMES):
             continue
-        outcome = patient.arm(*course.remedies, finding.change, times=TIMES)
-        if JUDGES.get(finding.cause, better)(outcome, course.base):
-            both = replace(finding, change=together(finding.change, epochs))
-            yield _tried(patient, both, course, outcome)
-
-
-def _tried(patient: Patient, finding: Finding, course: Course, outcome: Outcome) -> Tried:
-    assert finding.change is not None, "it was tried"
-    trial = trial_of(
-        course.base,
-        outcome,
-        remedy=finding.change.title,
-        measured=patient.problem.measured,
-        helps=True,
-    )
-    return Tried(
-        finding=replace(finding, trial=trial), outcome=outcome, helps=True, gain=trial.gain
-    )
+        found = attempt(patient, course, finding, times=TIMES)
+        if found.helps:
+            both = replace(found.finding, change=together(finding.change, epochs))
+            yield replace(found, finding=both)

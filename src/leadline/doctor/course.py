@@ -73,15 +73,23 @@ class Course:
     remedies: list[Remedy] = field(default_factory=list)
 
 
-def attempt(patient: Patient, course: Course, finding: Finding) -> Tried:
+def attempt(patient: Patient, course: Course, finding: Finding, *, times: float = 1.0) -> Tried:
+    """Try a suspicion on the training as healed so far, for `times` the steps of a trial."""
     assert finding.change is not None, "suspicions bring their remedy"
-    outcome = patient.arm(*course.remedies, finding.change)
+    outcome = patient.arm(*course.remedies, finding.change, times=times)
     if outcome.crashed:
         patient.limits.append(
             f"the trial of {finding.cause} says nothing: it stopped with {outcome.ended}"
         )
     judge = JUDGES.get(finding.cause, better)
-    helps = judge(outcome, course.base)
+    return with_trial(patient, course, finding, outcome, helps=judge(outcome, course.base))
+
+
+def with_trial(
+    patient: Patient, course: Course, finding: Finding, outcome: Outcome, *, helps: bool
+) -> Tried:
+    """The finding with its trial: the outcome beside the training as healed so far."""
+    assert finding.change is not None, "suspicions bring their remedy"
     trial = trial_of(
         course.base,
         outcome,

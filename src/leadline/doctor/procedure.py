@@ -20,7 +20,7 @@ from leadline.doctor.at_length import try_at_length
 from leadline.doctor.causes.suspected import generalisation
 from leadline.doctor.causes.suspected.labels import corrupted
 from leadline.doctor.comparison import better, learns, trial_of
-from leadline.doctor.course import RATES, Course, Tried, adopt, attempt
+from leadline.doctor.course import RATES, Course, Tried, adopt, attempt, with_trial
 from leadline.doctor.finding import Finding
 from leadline.doctor.first_look import STRUCTURE, first_look
 from leadline.doctor.patient import Patient
@@ -145,15 +145,7 @@ def _length(patient: Patient, course: Course) -> None:
     if short is None:
         return
     finding, longer = short
-    trial = trial_of(
-        course.base,
-        longer,
-        remedy=finding.remedy,
-        measured=patient.problem.measured,
-        helps=True,
-    )
-    finding = replace(finding, trial=trial)
-    adopt(course, Tried(finding=finding, outcome=longer, helps=True, gain=trial.gain))
+    adopt(course, with_trial(patient, course, finding, longer, helps=True))
 
 
 def _prove(course: Course, tried: Tried) -> None:

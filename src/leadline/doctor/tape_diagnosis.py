@@ -64,7 +64,8 @@ def diagnose_tape(
         losses = _per_update(tape.losses, every)
         shown = [_against_sound_loop(f, losses, inner.baseline) if f in alone else f for f in shown]
     if rerun is not None:
-        shown, untold = _by_reruns(shown, tape, rerun, until=begun + (seconds or math.inf))
+        until = math.inf if seconds is None else begun + seconds
+        shown, untold = _by_reruns(shown, tape, rerun, until=until)
         limits = (*limits, *untold)
     return Diagnosis(
         model=inner.model if inner else _model_name(tape),

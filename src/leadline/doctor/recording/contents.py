@@ -16,6 +16,9 @@ from leadline.doctor.recording.examples import row_numbers
 ROWS = 2**16
 """Examples of each array that are looked at, evenly spread; of all, their order does not count."""
 
+NUMBERS = 2**20
+"""Numbers of each array that are looked at, at most."""
+
 
 def digest(dataset: Any) -> Mapping[str, int]:
     """A number for each array that a data set holds, equal for equal contents.
@@ -77,5 +80,13 @@ def _measures(tensor: Tensor) -> bool:
 
 
 def _number(tensor: Tensor) -> int:
-    places = torch.linspace(0, len(tensor) - 1, min(len(tensor), ROWS), device=tensor.device)
-    return int(row_numbers(tensor.detach()[places.long()]).sum())
+    some = tensor.detach().reshape(len(tensor), -1)
+    if len(some) > ROWS:
+        some = some[_evenly(len(some), ROWS, some)]
+    width = some.shape[1]
+    columns = _evenly(width, max(1, min(width, NUMBERS // len(some))), some)
+    return int(row_numbers(some[:, columns]).sum())
+
+
+def _evenly(length: int, count: int, like: Tensor) -> Tensor:
+    return torch.linspace(0, length - 1, count, device=like.device, dtype=torch.float64).long()

@@ -224,7 +224,8 @@ class ModelListener:
         state = self._deeper(original, args, kwargs)
         card = self._recorder.models.find(args[0])
         if outermost and card is not None:
-            self._states[id(state)] = state
+            if self._shares(args[0], state):  # it costs no memory of its own
+                self._states[id(state)] = state
             self._recorder.emit("state_taken", card.number, state=id(state))
         return state
 

@@ -153,6 +153,7 @@ def test_a_training_that_stops_while_it_gets_better_is_found(patient_for: Patien
     assert found is not None
     finding, longer = found
     assert finding.cause == "epochs_too_few"
+    assert "after 1 epoch while" in finding.summary
     assert longer.steps == 3 * base.steps
     assert [e.measured for e in finding.evidence] == [base.verdict.error, longer.verdict.error]
     assert finding.change is not None

@@ -13,7 +13,6 @@ from torch.optim import SGD, Adagrad, Adam, AdamW, NAdam, RMSprop
 
 from leadline.doctor.arm import Outcome
 from leadline.doctor.causes.suspected.optimisation import (
-    epochs_too_few,
     goes_further,
     options,
     other_batches,
@@ -218,14 +217,6 @@ def test_plain_descent_is_without_momentum_at_a_usual_rate(
 
 
 # ------------------------------------------------------------------------------ length and batches
-
-
-def test_too_few_epochs_are_suspected_in_words_and_in_numbers(patient_for: Patients) -> None:
-    patient = patient_for(linear, DATA, epochs=1)
-    finding = epochs_too_few(patient, 4)
-    assert "after 1 epoch while" in finding.summary
-    assert finding.evidence[0].measured == 16.0
-    assert finding.change is not None and finding.change(patient.setup).epochs == 4
 
 
 @pytest.mark.parametrize(

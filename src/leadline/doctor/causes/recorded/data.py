@@ -104,7 +104,7 @@ def _changed(tape: Tape) -> Iterator[Finding]:
         pairs = list(itertools.pairwise(digests))
         names = {k for a, b in pairs for k in a if k in b and a[k] != b[k]}
         changes = sum(any(a.get(n) != b.get(n) for n in names) for a, b in pairs)
-        if not names or changes < min(2, len(pairs)):
+        if changes < max(1, min(2, len(pairs))):
             continue  # a cache that fills up changes once
         yield Finding(
             cause="data_modified_in_place",

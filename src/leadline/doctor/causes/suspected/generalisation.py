@@ -100,6 +100,14 @@ def too_short(patient: Patient, base: Outcome, *remedies: Remedy) -> tuple[Findi
     material = 2 * MATERIAL if not bad else FINER if epochs <= FEW else MATERIAL
     if not better(longer, base, material=material):
         return None
+    return stops_early(patient, base, longer, times=3, factor=_enough(base, longer)), longer
+
+
+def stops_early(
+    patient: Patient, base: Outcome, longer: Outcome, *, times: int, factor: int
+) -> Finding:
+    """The finding that `times` as many steps are better; its remedy is `factor` as many epochs."""
+    epochs = patient.setup.epochs
     finding = suspect(
         "epochs_too_few",
         f"the training stops after {epochs} epoch{'s' * (epochs != 1)} while it still gets better",
@@ -107,14 +115,14 @@ def too_short(patient: Patient, base: Outcome, *remedies: Remedy) -> tuple[Findi
             quantity="error at the end", measured=base.verdict.error, expected="no longer falling"
         ),
         Evidence(
-            quantity="error after three times as many steps",
+            quantity=f"error after {times} times as many steps",
             measured=longer.verdict.error,
             expected="the same",
         ),
-        change=optimisation.epochs_times(_enough(base, longer), epochs),
+        change=optimisation.epochs_times(factor, epochs),
         source="Hoffer et al. 2017, Train longer, generalize better",
     )
-    return replace(finding, proven=True), longer
+    return replace(finding, proven=True)
 
 
 FALLS = -0.2

@@ -193,19 +193,6 @@ def restless(outcome: Outcome) -> bool:
     return end > 1.05 * start or jumpy or max(losses[5:], default=0.0) > 2 * start
 
 
-def epochs_too_few(patient: Patient, factor: int) -> Finding:
-    """The suspicion that the training stops while it still gets better."""
-    epochs = patient.setup.epochs
-    steps = patient.total_steps or 0
-    return suspect(
-        "epochs_too_few",
-        f"the training stops after {epochs} epoch{'s' * (epochs != 1)} while it still gets better",
-        Evidence(quantity="optimizer steps", measured=float(steps), expected="several times that"),
-        change=optimisation.epochs_times(factor, epochs),
-        source="Hoffer et al. 2017, Train longer, generalize better",
-    )
-
-
 def other_batches(patient: Patient) -> Iterator[Finding]:
     """Suspicions about batches that hold nearly everything, or hardly anything."""
     if patient.gathered is None or patient.drawn.per_epoch is None:
