@@ -39,6 +39,9 @@ WELL = 0.1
 TUNED_AROUND = frozenset({"loss_reduction_wrong"})
 """Causes that a rate may have been chosen for: no more than a note where the remedy does harm."""
 
+UNUSUAL = frozenset({"optimizer_params_wrong"})
+"""Causes that some choose with care: a note where the training learns, and no better without."""
+
 WORSE = -0.25
 """Gain of a trial that went the wrong way: what it was to heal does no harm here."""
 
@@ -176,7 +179,9 @@ def _treat_certain(patient: Patient, course: Course, finding: Finding) -> None:
         helps=helps,
     )
     proven = helps or finding.proven or finding.severity == "error"
-    if trial.gain < WORSE and not proven and finding.cause in TUNED_AROUND:
+    around = finding.cause in TUNED_AROUND and trial.gain < WORSE
+    chosen = finding.cause in UNUSUAL and learns(course.base)
+    if not proven and (around or chosen):
         finding = replace(finding, severity="note")
     course.certain.append(replace(finding, proven=proven, trial=trial))
     if not trial.harms and finding.severity != "note":

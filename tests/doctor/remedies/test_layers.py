@@ -21,7 +21,6 @@ from leadline.doctor.remedies.layers import (
     other_activations,
     other_ending,
     redraw,
-    residual_paths,
     usual_momentum,
     usual_weights,
 )
@@ -243,39 +242,3 @@ def test_the_remedy_names_the_rule(make_setup: Any, activation: str, rule: str) 
     weight = remedy(sick).model().weight
     assert isinstance(weight, Tensor)
     assert weight.abs().max().item() <= math.sqrt(6 / 7)  # one layer is the last: Glorot's
-
-
-# ----------------------------------------------------------------------------------- residual paths
-
-
-@pytest.mark.parametrize("scale", [1.0, 0.1])
-def test_a_residual_path_adds_the_input(make_setup: Any, alike: Any, scale: float) -> None:
-    class Block(nn.Module):
-        def __init__(self, residual: bool) -> None:
-            super().__init__()
-            self.layer, self.residual = nn.Linear(4, 4), residual
-
-        def forward(self, x: Tensor) -> Tensor:
-            inner = torch.relu(self.layer(x))
-            return x + scale * inner if self.residual else inner
-
-    def stack(residual: bool) -> Callable[[], nn.Module]:
-        return lambda: nn.Sequential(Block(residual), Block(residual), nn.Linear(4, 3))
-
-    sick = make_setup(model=stack(False))
-    alike(residual_paths(["0", "1"], scale=scale)(sick), replace(sick, model=stack(True)))
-
-
-def test_with_residual_paths_the_gradient_passes_forty_eight_blocks(
-    make_setup: Any, gradients_of: Any
-) -> None:
-    blocks = [net(linear(4, 4), nn.Tanh) for _ in range(48)]
-    sick = make_setup(model=lambda: nn.Sequential(*(make() for make in blocks), nn.Linear(4, 3)))
-    mended = residual_paths([str(n) for n in range(48)])(sick)
-
-    def passed(setup: Any) -> float:
-        gradients = list(gradients_of(setup)[2].values())
-        return float(gradients[0].norm() / gradients[-2].norm())
-
-    assert passed(sick) < 1e-6
-    assert passed(mended) > 1e-2

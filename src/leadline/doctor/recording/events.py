@@ -17,6 +17,7 @@ that kind, -1 where it is not known), and the figures (`facts`). What each kind 
     epoch_begun, epoch_ended  loader              data, batches
     worker         loader     worker, epoch, streams
     seeded         -          seed, in_loader
+    stream_restored -         since the seed before it no batch was drawn: that seed is over
     threshold      model      value, function, lowest, highest
 """
 
@@ -43,6 +44,7 @@ Kind = Literal[
     "epoch_begun",
     "epoch_ended",
     "seeded",
+    "stream_restored",
     "threshold",
     "worker",
 ]

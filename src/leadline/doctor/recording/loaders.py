@@ -29,6 +29,7 @@ class LoaderListener:
         self._loader_of: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
         self._drawn: dict[int, int] = {}
         self._asked: Counter[int] = Counter()
+        self._seeded_at = -1  # how many batches had been drawn
         self._reports: list[tuple[int, int, Reports]] = []  # loader, epoch, and what comes
 
     def listen(self) -> None:
@@ -38,6 +39,8 @@ class LoaderListener:
         points.around(_BaseDataLoaderIter, "__next__", self._next)
         points.everywhere(torch, "manual_seed", self._seed)
         points.around(np.random, "seed", self._seed)
+        points.everywhere(torch, "set_rng_state", self._restored)
+        points.around(np.random, "set_state", self._restored)
 
     def _begin(
         self, original: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -100,10 +103,18 @@ class LoaderListener:
         finally:
             recorder.in_loader = outer
 
+    def _restored(
+        self, original: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        if self._seeded_at == self._recorder.drawn:
+            self._recorder.emit("stream_restored")
+        return original(*args, **kwargs)
+
     def _seed(
         self, original: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
         seed = args[0] if args else kwargs.get("seed")
         if isinstance(seed, int):
+            self._seeded_at = self._recorder.drawn
             self._recorder.emit("seeded", seed=seed, in_loader=self._recorder.in_loader)
         return original(*args, **kwargs)

@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader, RandomSampler, SequentialSampler, Subset
 from torch.utils.weak import WeakTensorKeyDictionary
 
@@ -269,11 +268,6 @@ def loader_card(loader: DataLoader[Any], *, number: int) -> LoaderCard:
     )
 
 
-def is_schedule(value: Any) -> bool:
-    """Whether a value changes an optimizer's learning rate step by step."""
-    return isinstance(value, LRScheduler)
-
-
 def _plain(value: Any) -> Any:
     if isinstance(value, Tensor):
         return value.item() if value.numel() == 1 else value.detach().clone()
@@ -285,8 +279,3 @@ def noisy(module: nn.Module) -> bool:
     return isinstance(module, _BatchNorm) or (
         isinstance(module, _DropoutNd | nn.RReLU) and getattr(module, "p", 1) > 0
     )
-
-
-def model_device(model: nn.Module) -> torch.device:
-    """Where a model's first parameter is."""
-    return next((p.device for p in model.parameters()), torch.device("cpu"))

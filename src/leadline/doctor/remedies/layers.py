@@ -1,4 +1,4 @@
-"""Remedies within the network: activations, dropout, norms, first weights, residual paths."""
+"""Remedies within the network: activations, dropout, norms, first weights."""
 
 from __future__ import annotations
 
@@ -195,29 +195,6 @@ def usual_weights(activation: str = "relu") -> Remedy:
         lines=(f"+ torch.nn.init.{rule}(layer.weight)", "+ torch.nn.init.zeros_(layer.bias)"),
         settings={"model.init": "he" if activation == "relu" else "xavier"},
     )
-
-
-def residual_paths(names: Sequence[str], *, scale: float = 1.0) -> Remedy:
-    """Add to the output of each block named what it was given."""
-
-    def change(model: nn.Module) -> None:
-        for name in names:
-            graft_behind(model.get_submodule(name), _Residual(scale))
-
-    return Remedy(
-        title=f"a residual path around each of {len(names)} blocks",
-        apply=lambda setup: operated(setup, change),
-        lines=("- x = block(x)", "+ x = x + block(x)"),
-        settings={"model.residual": True},
-    )
-
-
-class _Residual:
-    def __init__(self, scale: float) -> None:
-        self.scale = scale
-
-    def __call__(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        return inputs[0] + self.scale * output
 
 
 def norms_behind(names: Sequence[str]) -> Remedy:

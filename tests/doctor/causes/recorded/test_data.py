@@ -171,6 +171,18 @@ def test_a_seed_that_is_set_anew_in_each_epoch_is_found(digits: Digits, verdict:
     ]
 
 
+def test_a_seed_in_a_fork_of_the_random_stream_is_healthy(digits: Digits, verdict: Verdict) -> None:
+    """Samples drawn alike after each epoch; the training's own stream goes on where it was."""
+    loader = DataLoader(TensorDataset(*digits), batch_size=32, shuffle=True)
+
+    def look() -> None:
+        with torch.random.fork_rng():
+            torch.manual_seed(3)
+            torch.randn(4)
+
+    assert verdict(lambda: train(loader, between=look)) == []
+
+
 def test_a_seed_for_each_of_several_trainings_is_healthy(digits: Digits, verdict: Verdict) -> None:
     loader = DataLoader(TensorDataset(*digits), batch_size=32, shuffle=True)
 

@@ -189,7 +189,12 @@ def _same_seed(tape: Tape) -> Iterator[Finding]:
     seed, count = inside.most_common(1)[0] if inside else (0, 0)
     where = "while examples are loaded"
     if count < 10:
-        later = [e for e in tape.of("seeded") if not e["in_loader"] and e.updates > 0]
+        forked = {e.updates for e in tape.of("stream_restored")}  # what a seed began is over
+        later = [
+            e
+            for e in tape.of("seeded")
+            if not e["in_loader"] and e.updates > 0 and e.updates not in forked
+        ]
         seeds = Counter((e["seed"]) for e in later)
         seed, count = seeds.most_common(1)[0] if seeds else (0, 0)
         where = "again during the training"
