@@ -139,15 +139,6 @@ def test_a_warning_whose_remedy_does_harm_becomes_a_note() -> None:
     assert summed.severity == "note" and not summed.proven
 
 
-def test_an_unusual_option_with_which_a_training_learns_is_a_note() -> None:
-    setup = setup_of(
-        optimizer=lambda model: Adam(model.parameters(), lr=1e-3, eps=1e-15), epochs=20
-    )
-    course, _ = run(Patient(setup, seconds=10))
-    unusual = next(f for f in course.certain if f.cause == "optimizer_params_wrong")
-    assert unusual.trial is not None and unusual.severity == "note" and not unusual.proven
-
-
 def test_a_sound_remedy_that_the_rate_was_chosen_around_brings_its_own_rate() -> None:
     """A softmax too many makes the gradient weak; at the rate that makes up for it, logits leap."""
     sick = setup_of(

@@ -9,7 +9,10 @@ import torch
 from torch import nn
 
 from leadline.core.errors import MeasurementError
-from leadline.doctor.setup_diagnosis import diagnose_setup
+from leadline.doctor.course import Course
+from leadline.doctor.finding import Finding
+from leadline.doctor.patient import patient_of
+from leadline.doctor.setup_diagnosis import _ranked, diagnose_setup
 from leadline.training.execution import Execution
 from leadline.training.setup import Setup
 
@@ -49,6 +52,38 @@ def test_errors_come_before_what_is_only_a_note() -> None:
     assert diagnosis.findings[0].cause == "double_softmax"
     assert severities == sorted(severities, key=["error", "warning", "note"].index)
     assert diagnosis.findings[-1].cause == "validation_missing"
+
+
+def test_a_functional_dropout_in_evaluation_is_certain_without_a_trial() -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.last = nn.Linear(4, 16), nn.Linear(16, 3)
+
+        def forward(self, rows: torch.Tensor) -> torch.Tensor:
+            return self.last(nn.functional.dropout(self.first(rows).relu(), 0.2))  # type: ignore[no-any-return]
+
+    diagnosis = diagnose_setup(replace(setup_of(), model=Net), seconds=5)
+    (finding,) = diagnosis.findings
+    assert (finding.cause, finding.severity) == ("dropout_misuse", "warning")
+    assert finding.proven and finding.trial is None and finding.change is None
+
+
+def test_a_length_is_named_behind_all_else_that_is_proven() -> None:
+    def found(cause: str, *, proven: bool = True) -> Finding:
+        return Finding(
+            cause=cause, severity="warning", summary="", evidence=(), remedy="", proven=proven
+        )
+
+    course = Course(
+        base=patient_of(setup_of(), execution=None, steps=None, seconds=5).arm(),
+        certain=[found("params_frozen", proven=False), found("padding_in_loss")],
+        proven=[found("epochs_too_few")],
+        ruled_out=[],
+        untried=[],
+    )
+    ranked = [finding.cause for finding in _ranked(course)]
+    assert ranked == ["padding_in_loss", "epochs_too_few", "params_frozen"]
 
 
 def test_what_it_cost_is_told_in_steps_seconds_and_as_a_share() -> None:

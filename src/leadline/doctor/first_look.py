@@ -118,8 +118,8 @@ def first_look(patient: Patient) -> tuple[list[Finding], list[Finding]]:
     sure = [f for look in CERTAIN for f in _seen_by(look, patient)]
     sure += [f for f in checked if f.severity == "error"]
     sure += [f for look in FITTING for f in _seen_by(look, patient)]
-    standing = [f for f in doubtful if f.cause not in ON_TRIAL]
-    weighed = [f for f in doubtful if f.cause in ON_TRIAL]
+    standing = [f for f in doubtful if f.proven or f.cause not in ON_TRIAL]
+    weighed = [f for f in doubtful if f not in standing]
     for look in SUSPECTED:
         weighed += _seen_by(look, patient)
     certain = _once([*sure, *standing], ())

@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable
 
 from torch import nn
+from torch.nn.modules.dropout import _DropoutNd
 from torch.optim import Optimizer
 
 from leadline.core.taps import plain_name
@@ -233,10 +234,12 @@ def _larger_batches(finding: Finding, patient: Patient) -> Remedy | None:
     return optimisation.batches_of(32, size) if size < 32 and few else None
 
 
-def _dropout(finding: Finding, patient: Patient) -> Remedy:
+def _dropout(finding: Finding, patient: Patient) -> Remedy | None:
     assert patient.seen is not None, "it has layers"
-    rates = [m.p for m in patient.seen.model.modules() if isinstance(m, nn.Dropout | nn.Dropout2d)]
-    highest = max(rates, default=0.5)
+    rates = [m.p for m in patient.seen.model.modules() if isinstance(m, _DropoutNd)]
+    if finding.proven or not rates:
+        return None  # dropped by a function in somebody's forward
+    highest = max(rates)
     return layers.dropout_times(0.2 / highest if highest > 0.2 else 0.0)
 
 

@@ -30,7 +30,7 @@ from leadline.doctor.unexplained import still_suspected, where_to_look
 REBUILDS = frozenset({"layer_extra", "layer_missing", "capacity_too_small"})
 """Causes whose remedy is another network, named behind one that needs no other."""
 
-OTHER_QUESTION = frozenset({"labels_shifted"})
+OTHER_QUESTION = frozenset({"labels_shifted", "padding_in_loss"})
 """Causes whose remedy changes the targets: arms with and without it answer different questions."""
 
 WELL = 0.1
@@ -38,9 +38,6 @@ WELL = 0.1
 
 TUNED_AROUND = frozenset({"loss_reduction_wrong"})
 """Causes that a rate may have been chosen for: no more than a note where the remedy does harm."""
-
-UNUSUAL = frozenset({"optimizer_params_wrong"})
-"""Causes that some choose with care: a note where the training learns, and no better without."""
 
 WORSE = -0.25
 """Gain of a trial that went the wrong way: what it was to heal does no harm here."""
@@ -179,9 +176,7 @@ def _treat_certain(patient: Patient, course: Course, finding: Finding) -> None:
         helps=helps,
     )
     proven = helps or finding.proven or finding.severity == "error"
-    around = finding.cause in TUNED_AROUND and trial.gain < WORSE
-    chosen = finding.cause in UNUSUAL and learns(course.base)
-    if not proven and (around or chosen):
+    if trial.gain < WORSE and not proven and finding.cause in TUNED_AROUND:
         finding = replace(finding, severity="note")
     course.certain.append(replace(finding, proven=proven, trial=trial))
     if not trial.harms and finding.severity != "note":

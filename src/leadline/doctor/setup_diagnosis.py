@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from leadline.doctor.course import Course
 from leadline.doctor.diagnosis import Diagnosis
-from leadline.doctor.finding import SEVERITIES, Finding
+from leadline.doctor.finding import Finding
 from leadline.doctor.patient import Patient, patient_of
 from leadline.doctor.procedure import run
 from leadline.training.execution import Execution
@@ -36,14 +36,18 @@ def diagnose_setup(
     )
 
 
+LAST = frozenset({"epochs_too_few"})
+"""What is named behind all else that is proven: any fault makes a training longer."""
+
+
 def _ranked(course: Course) -> tuple[Finding, ...]:
     """Certain errors first; then what trials proved, as they were adopted; then the rest."""
     errors = [f for f in course.certain if f.severity == "error"]
-    others = [f for f in course.certain if f.severity != "error"]
-    others.sort(key=lambda f: SEVERITIES.index(f.severity))
-    warnings = [f for f in others if f.severity == "warning"]
-    notes = [f for f in others if f.severity == "note"]
-    return (*errors, *course.proven, *warnings, *notes)
+    warnings = [f for f in course.certain if f.severity == "warning"]
+    proven = [*course.proven, *(f for f in warnings if f.proven)]
+    proven.sort(key=lambda f: f.cause in LAST)
+    notes = [f for f in course.certain if f.severity == "note"]
+    return (*errors, *proven, *(f for f in warnings if not f.proven), *notes)
 
 
 def _limits(patient: Patient, course: Course) -> tuple[str, ...]:

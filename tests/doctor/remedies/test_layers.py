@@ -23,6 +23,7 @@ from leadline.doctor.remedies.layers import (
     redraw,
     usual_momentum,
     usual_weights,
+    without_dropout,
 )
 
 
@@ -98,6 +99,12 @@ def test_without_dropout_the_training_is_that_of_the_network_without(
 ) -> None:
     sick = make_setup(model=net(linear(4, 6), nn.ReLU, lambda: nn.Dropout(0.9), linear(6, 3)))
     alike(dropout_times(0.0)(sick), replace(sick, model=net(linear(4, 6), nn.ReLU, linear(6, 3))))
+
+
+def test_without_dropout_of_the_answers_the_others_stay(make_setup: Any, alike: Any) -> None:
+    hidden = (linear(4, 6), lambda: nn.Dropout(0.2), linear(6, 3))
+    sick = make_setup(model=net(*hidden, lambda: nn.Dropout(0.5)))
+    alike(without_dropout("3")(sick), replace(sick, model=net(*hidden)))
 
 
 def test_a_dropout_behind_a_layer_drops_in_training_only(make_setup: Any, alike: Any) -> None:

@@ -83,6 +83,7 @@ def _in_evaluation(seen: Examination) -> Iterator[Finding]:
         if meant
         else "use nn.Dropout, or F.dropout(x, p, training=self.training); attention has dropout_p "
         "too, which must be 0 in evaluation",
+        proven=True,
     )
 
 

@@ -107,6 +107,15 @@ def dropout_times(factor: float) -> Remedy:
     )
 
 
+def without_dropout(name: str) -> Remedy:
+    """Leave out the dropout named."""
+    return Remedy(
+        title="no dropout of the answers",
+        apply=lambda setup: operated(setup, lambda model: put(model, name, nn.Identity())),
+        lines=(f"- nn.Dropout(p)  # {name}",),
+    )
+
+
 def dropout_behind(name: str, rate: float) -> Remedy:
     """Put a dropout behind the layer named."""
 

@@ -197,6 +197,22 @@ def test_of_few_epochs_it_is_enough_that_it_still_gets_better(
     assert (too_short(patient, outcome(0.8)) is not None) is found
 
 
+def test_a_little_is_not_enough_for_text_which_is_often_read_only_once(
+    patient_for: Patients, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = torch.randint(7, (32, 9), generator=torch.Generator().manual_seed(0))
+    answers = nn.CrossEntropyLoss()
+    patient = patient_for(
+        lambda: nn.Sequential(nn.Embedding(7, 8), nn.Linear(8, 7)),
+        (text[:, :-1], text[:, 1:]),
+        epochs=1,
+        loss=lambda outputs, targets: answers(outputs.flatten(0, 1), targets.flatten()),
+    )
+    for after, found in ((0.7, False), (0.5, True)):
+        monkeypatch.setattr(patient, "arm", lambda *remedies, times, e=after: outcome(e))
+        assert (too_short(patient, outcome(0.8)) is not None) is found
+
+
 def test_one_that_more_steps_do_not_help_is_not_too_short(patient_for: Patients) -> None:
     torch.manual_seed(0)
     noise = (INPUTS, torch.randint(0, 3, (256,)))

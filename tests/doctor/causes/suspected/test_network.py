@@ -228,6 +228,18 @@ def test_dropout_that_leaves_hardly_anything_is_suspected(
         assert max(mended) <= 0.2 + 1e-9 and max(mended) < max(rates)
 
 
+def test_a_dropout_of_the_answers_is_suspected(patient_for: Patients) -> None:
+    def build(rate: float) -> nn.Module:
+        return nn.Sequential(*chain(nn.ReLU, depth=1)(), nn.Dropout(rate))  # type: ignore[misc]
+
+    patient = patient_for(lambda: build(0.3), (INPUTS, CLASSES))
+    (finding,) = suspicions(patient)
+    assert (finding.cause, finding.layers) == ("dropout_misuse", ("3",))
+    assert finding.change is not None
+    assert isinstance(finding.change(patient.setup).model()[3], nn.Identity)  # type: ignore[index]
+    assert not list(suspicions(patient_for(lambda: build(0.0), (INPUTS, CLASSES))))
+
+
 def test_a_share_to_keep_given_as_the_share_to_drop_is_turned_round(patient_for: Patients) -> None:
     patient = patient_for(chain(nn.ReLU, dropping(0.8), depth=1), (INPUTS, CLASSES))
     (finding,) = suspicions(patient)

@@ -97,7 +97,8 @@ def too_short(patient: Patient, base: Outcome, *remedies: Remedy) -> tuple[Findi
     if not patient.whole or base.ended or not worth or not patient.affords(3):
         return None
     longer = patient.arm(*remedies, times=3)
-    material = 2 * MATERIAL if not bad else FINER if epochs <= FEW else MATERIAL
+    little = epochs <= FEW and not _reads_text(patient)
+    material = 2 * MATERIAL if not bad else FINER if little else MATERIAL
     if not better(longer, base, material=material):
         return None
     return stops_early(patient, base, longer, times=3, factor=_enough(base, longer)), longer
@@ -131,11 +132,11 @@ FALLS = -0.2
 
 def falls_at_the_end(patient: Patient, base: Outcome) -> Finding | None:
     """The suspicion that few epochs are too few, from the curve: the whole is too long to try."""
-    seen, total = patient.seen, patient.total_steps
-    if patient.whole or total is None or seen is None or patient.setup.epochs > FEW:
+    total = patient.total_steps
+    if patient.whole or total is None or patient.seen is None or patient.setup.epochs > FEW:
         return None
-    if base.ended or base.verdict.error < 0.5 or seen.survey.outputs.ndim > 2:
-        return None  # a stream of text is often read only once
+    if base.ended or base.verdict.error < 0.5 or _reads_text(patient):
+        return None
     slope = _slope(base.losses)
     if not slope < FALLS:
         return None
@@ -158,6 +159,11 @@ def falls_at_the_end(patient: Patient, base: Outcome) -> Finding | None:
         ),
         severity="warning",
     )
+
+
+def _reads_text(patient: Patient) -> bool:
+    """Whether there is an answer at each place: a stream of text is often read only once."""
+    return patient.seen is not None and patient.seen.survey.outputs.ndim > 2
 
 
 def _slope(losses: tuple[float, ...]) -> float:

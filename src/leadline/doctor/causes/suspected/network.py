@@ -13,7 +13,7 @@ from leadline.core.taps import plain_name
 from leadline.doctor.finding import Evidence, Finding
 from leadline.doctor.patient import Patient
 from leadline.doctor.prescription import hidden_activations
-from leadline.doctor.remedies import layers
+from leadline.doctor.remedies import layers, surgery
 from leadline.doctor.suspicion import suspect
 from leadline.measure.survey import LayerRecord
 from leadline.nn.initialisation import WEIGHT_LAYERS
@@ -41,6 +41,7 @@ def suspicions(patient: Patient) -> Iterator[Finding]:
     yield from _squashing(patient)
     yield from _missing(patient)
     yield from _weights(patient)
+    yield from _dropped_answers(patient)
     yield from _dropout(patient)
 
 
@@ -202,6 +203,24 @@ def _rule(patient: Patient) -> str:
     assert seen is not None, "it has layers"
     kinds = [type(seen.model.get_submodule(n)).__name__ for n in hidden_activations(patient)]
     return "tanh" if kinds and sum(k in SQUASHING for k in kinds) > len(kinds) / 2 else "relu"
+
+
+def _dropped_answers(patient: Patient) -> Iterator[Finding]:
+    """A dropout behind the last layer."""
+    seen = patient.seen
+    assert seen is not None, "asked by the caller"
+    name = surgery.last_module(seen.model, seen.batch)
+    ending = seen.model.get_submodule(name) if name else None
+    if name and isinstance(ending, _DropoutNd) and ending.p > 0:
+        yield suspect(
+            "dropout_misuse",
+            "the last layer is a dropout: in training, answers are set to 0 and the loss blames "
+            "the network for it",
+            Evidence(quantity="dropout of the answers", measured=ending.p, expected="0"),
+            change=layers.without_dropout(name),
+            layers=(name,),
+            source="Srivastava et al. 2014, section 4: hidden and input units are dropped",
+        )
 
 
 def _dropout(patient: Patient) -> Iterator[Finding]:
