@@ -1,6 +1,7 @@
 """A transformer of 48 layers without residual paths: diagnosed, and trained by two remedies.
 
     LEADLINE_DATA=... python benchmarks/deep_transformer.py [--seeds 3] [--steps 150] [--arms WORD]
+        [--diagnose SECONDS] [--device cuda]
 
 The model is what a user would write: 48 blocks of causal self-attention and an MLP, a layer norm
 before each of them, and `x = block(x)`. It learns characters of Shakespeare's plays. Trained are,
@@ -174,9 +175,8 @@ def arms_of(sick: Setup) -> dict[str, Callable[[Setup], Setup]]:
     }
 
 
-def train(setup: Setup) -> tuple[float, float]:
+def train(setup: Setup, execution: Execution) -> tuple[float, float]:
     """The loss on held-out text after the training, and the seconds it took."""
-    execution = Execution()
     state = TrainingState(setup, execution)
     begun = time.perf_counter()
     for _ in steps(setup, execution, state=state):
@@ -184,7 +184,8 @@ def train(setup: Setup) -> tuple[float, float]:
     seconds = time.perf_counter() - begun
     model = state.evaluated_model.eval()
     with torch.no_grad():
-        losses = [float(setup.loss(model(x), y)) for x, y in setup.validation or ()]
+        placed = [execution.place_batch(x, y) for x, y in setup.validation or ()]
+        losses = [float(setup.loss(model(x), y)) for x, y in placed]
     return statistics.mean(losses), seconds
 
 
@@ -195,8 +196,10 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=150)
     parser.add_argument("--arms", default="", help="only those whose name holds this")
     parser.add_argument("--diagnose", type=float, default=0.0, metavar="SECONDS")
+    parser.add_argument("--device", default="cpu")
     options = parser.parse_args()
     torch.set_num_threads(1)
+    execution = Execution(device=options.device)
     text, held_out, symbols = read_text()
     print(f"blind to its input: {blind_loss(text, held_out, symbols):.3f} nats per character")
     first = setup_for(text, held_out, symbols, count=options.steps, shortcut=False, seed=0)
@@ -205,13 +208,13 @@ def main() -> None:
             continue
         losses: list[float] = []
         for seed in range(options.seeds):
-            loss, seconds = train(change(replace_seed(first, text, seed)))
+            loss, seconds = train(change(replace_seed(first, text, seed)), execution)
             losses.append(loss)
             print(f"  {name:<10} seed {seed}  {loss:.3f}  {seconds:.0f} s", flush=True)
         spread = statistics.stdev(losses) if len(losses) > 1 else 0.0
         print(f"{name:<12} {statistics.mean(losses):.3f} ± {spread:.3f}  n = {len(losses)}")
     if options.diagnose:
-        print(leadline.diagnose(first, seconds=options.diagnose))
+        print(leadline.diagnose(first, seconds=options.diagnose, execution=execution))
 
 
 def replace_seed(setup: Setup, text: Tensor, seed: int) -> Setup:

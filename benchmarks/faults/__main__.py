@@ -2,7 +2,7 @@
 
     LEADLINE_DATA=... python benchmarks/faults [--suite real|seeded|healthy|all]
         [--split tune|test|all] [--cases a,b] [--each N] [--seeds 0,1,2] [--scale quick|full]
-        [--jobs 2] [--repair] [--baselines] [--no-twins] [--out FILE.jsonl]
+        [--jobs 2] [--device cpu] [--repair] [--baselines] [--no-twins] [--out FILE.jsonl]
 
 Rows are appended to --out as they come, and what is in it already is not done again: a benchmark
 that was interrupted goes on. Cases whose fault does not show over three seeds
@@ -58,6 +58,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--scale", choices=("quick", "full"), default="quick")
     parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--device", default="cpu", help="where the trainings run: cpu or cuda")
     parser.add_argument("--repair", action="store_true", help="train the treated programs too")
     parser.add_argument("--baselines", action="store_true", help="ask the published thresholds")
     parser.add_argument(
@@ -92,6 +93,7 @@ def _jobs(arguments: argparse.Namespace, suites: tuple[str, ...]) -> tuple[list[
                         repair=arguments.repair,
                         baselines=arguments.baselines,
                         twins=not arguments.no_twins,
+                        device=arguments.device,
                     )
                 )
     if not jobs:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass
+import traceback
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -33,6 +34,7 @@ class Job:
     repair: bool
     baselines: bool
     twins: bool
+    device: str
 
 
 def suite_cases(suite: str) -> tuple[Case, ...]:
@@ -64,6 +66,7 @@ def run(job: Job) -> dict[str, Any]:
     torch.set_num_threads(1)
     scale(job.scale)  # type: ignore[arg-type]  # one of two words, by the command line
     case = next(case for case in suite_cases(job.suite) if case.name == job.name)
+    case = replace(case, execution=replace(case.execution, device=job.device))
     row: dict[str, Any] = {
         "case": case.name,
         "suite": job.suite,
@@ -91,7 +94,8 @@ def _look(row: dict[str, Any], which: str, subject: Subject, case: Case) -> Diag
     try:
         diagnosis = diagnose(subject, execution=case.execution)
     except Exception as error:  # a crash is a result too
-        row[which] = {"crash": f"{type(error).__name__}: {error}"}
+        where = traceback.format_exc(limit=-3)
+        row[which] = {"crash": f"{type(error).__name__}: {error}", "where": where}
         return None
     row[which] = {
         "findings": [

@@ -142,3 +142,21 @@ def test_batches_that_can_be_run_through_once_are_a_limit() -> None:
 def test_a_setup_without_batches_is_an_error() -> None:
     with pytest.raises(MeasurementError, match="batches that are empty"):
         diagnose_setup(replace(setup_of(), batches=[]))
+
+
+def test_a_broadcast_target_is_a_finding_and_no_flood_of_warnings(
+    recwarn: pytest.WarningsRecorder,
+) -> None:
+    torch.manual_seed(0)
+    inputs = torch.randn(256, 4)
+    rows = list(zip(inputs.split(32), inputs.sum(dim=1).split(32), strict=True))
+    setup = Setup(
+        model=lambda: nn.Linear(4, 1),
+        batches=rows,
+        loss=nn.MSELoss(),
+        optimizer=lambda model: torch.optim.Adam(model.parameters(), lr=1e-2),
+        epochs=5,
+    )
+    diagnosis = diagnose_setup(setup, seconds=5)
+    assert diagnosis.findings[0].cause == "target_broadcast_shape"
+    assert not recwarn.list

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 from leadline.doctor.course import Course
 from leadline.doctor.diagnosis import Diagnosis
 from leadline.doctor.finding import Finding
@@ -9,6 +11,10 @@ from leadline.doctor.patient import Patient, patient_of
 from leadline.doctor.procedure import run
 from leadline.training.execution import Execution
 from leadline.training.setup import Setup
+
+BROADCAST = "Using a target size"
+"""How torch's warning of a broadcast target begins: said at every call of every trial otherwise,
+while the finding `target_broadcast_shape` says it once, with the remedy."""
 
 
 def diagnose_setup(
@@ -19,8 +25,10 @@ def diagnose_setup(
     execution: Execution | None = None,
 ) -> Diagnosis:
     """See `leadline.diagnose`."""
-    patient = patient_of(setup, execution=execution, steps=steps, seconds=seconds)
-    course, sick = run(patient)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=BROADCAST, category=UserWarning)
+        patient = patient_of(setup, execution=execution, steps=steps, seconds=seconds)
+        course, sick = run(patient)
     return Diagnosis(
         model=patient.checked.checkup.model,
         problem=str(patient.problem),
