@@ -383,6 +383,17 @@ def test_a_patient_whose_loss_cannot_be_computed_has_none() -> None:
         assert prescribe(a_finding(cause), patient) is None
 
 
+def test_a_loss_that_refuses_logits_gets_a_sigmoid_before_it() -> None:
+    setup = setup_of(YES, model=chain(width=1), loss=nn.BCELoss())
+    patient = Patient(setup, seconds=1)
+    assert patient.seen is None
+    remedy = prescribe(a_finding("output_activation_wrong"), patient)
+    assert remedy is not None
+    model = remedy(setup).model()
+    outputs = model(INPUTS)
+    assert ((outputs > 0) & (outputs < 1)).all()
+
+
 def test_whole_number_inputs_are_not_standardised() -> None:
     class Bag(nn.Module):
         def __init__(self) -> None:

@@ -84,6 +84,21 @@ def test_the_cause_is_found_proven_and_healed(cause: str) -> None:
         assert finding.trial.without.error == pytest.approx(sick.verdict.error, nan_ok=True)
 
 
+def test_a_remedy_without_which_no_step_is_made_is_proven_by_one_that_learns() -> None:
+    yes = (INPUTS[:, :1] > 0).float()
+    setup = setup_of(
+        yes,
+        model=lambda: nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, 1)),
+        loss=nn.BCELoss(),
+    )
+    course, sick = run(Patient(setup, seconds=10))
+    wrong = course.certain[0]
+    assert (wrong.cause, wrong.proven) == ("output_activation_wrong", True)
+    assert sick.crashed and sick.steps == 0
+    assert wrong.trial is not None and wrong.trial.helps
+    assert course.base.verdict.error < 0.2
+
+
 def test_each_cause_is_told_once() -> None:
     inputs = INPUTS * 300 + 1000
     setup = setup_of(inputs=inputs, model=network(lambda: nn.Softmax(dim=1)))

@@ -25,10 +25,14 @@ USUAL_RATES = {"SGD": 1e-2, "Adadelta": 1.0, "Adagrad": 1e-2, "Rprop": 1e-2}
 """Rates that are usual for an optimizer; 1e-3 for Adam and its kin."""
 
 
+WITHOUT_LOSS = frozenset({"labels_shifted", "output_activation_wrong"})
+"""Causes for which the loss cannot even be computed, and that have a remedy all the same."""
+
+
 def prescribe(finding: Finding, patient: Patient) -> Remedy | None:
     """The change for this finding, None where only the user can make it."""
     make = REMEDIES.get(finding.cause)
-    if make is None or (patient.seen is None and finding.cause not in ("labels_shifted",)):
+    if make is None or (patient.seen is None and finding.cause not in WITHOUT_LOSS):
         return None
     return make(finding, patient)
 
@@ -83,8 +87,10 @@ def _squashing_gone(finding: Finding, patient: Patient) -> Remedy | None:
 
 def right_ending(finding: Finding, patient: Patient) -> Remedy | None:
     """The activation at the end that the loss asks for."""
+    if patient.seen is None:  # binary_cross_entropy has refused what is not between 0 and 1
+        return layers.other_ending(None, "sigmoid")
     name, kind = ending_of(patient)
-    nature = patient.seen.nature if patient.seen is not None else None
+    nature = patient.seen.nature
     if nature is None:
         return None
     was = f"nn.{kind}" if name is not None else ""

@@ -167,7 +167,7 @@ def _treat_certain(patient: Patient, course: Course, finding: Finding) -> None:
     if finding.severity == "error" and _worse(outcome, course.base):
         change, outcome = with_other_rate(patient, course, change, outcome)
         finding = replace(finding, change=change)
-    helps = better(outcome, course.base)
+    helps = better(outcome, course.base) or _runs_at_last(outcome, course.base)
     trial = trial_of(
         course.base,
         outcome,
@@ -182,6 +182,11 @@ def _treat_certain(patient: Patient, course: Course, finding: Finding) -> None:
     if not trial.harms and finding.severity != "note":
         course.remedies.append(change)
         course.base = outcome
+
+
+def _runs_at_last(treated: Outcome, without: Outcome) -> bool:
+    """Whether it learns with the remedy, and without it breaks off before its first step."""
+    return without.crashed and without.steps == 0 and learns(treated)
 
 
 def _worse(treated: Outcome, without: Outcome) -> bool:
