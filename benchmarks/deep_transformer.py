@@ -19,8 +19,8 @@ characters, which is what a model reaches that sees nothing of its input; and wh
 
 Measured (150 steps, n = 3, mean and standard deviation; blind to its input 3.347): sick 3.369 ±
 0.001, shortcuts 2.576 ± 0.032, rotations 2.582 ± 0.007, twin 2.518 ± 0.017; slow 3.368 and 3.369.
-Diagnosed with `--diagnose 300 --device cuda` on an NVIDIA H200 in 261 s: init_bad_scale, proven (error
-1 → 0.86 of what a model knows that sees nothing).
+Diagnosed with `--diagnose 300 --device cuda` on an NVIDIA H200 in 261 s: init_bad_scale, proven
+(error 1 → 0.86 of what a model has that sees nothing).
 """
 
 from __future__ import annotations

@@ -35,7 +35,6 @@ JUDGES: dict[str, Callable[[Outcome, Outcome], bool]] = {
         hurries,
     ),
     "batch_size_too_large": quickens,
-    "layer_missing": wakes,
     "init_bad_scale": wakes,
     "norm_missing": wakes,
     **dict.fromkeys(

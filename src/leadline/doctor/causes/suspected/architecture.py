@@ -207,7 +207,7 @@ def _single_layer(patient: Patient) -> Iterator[Finding]:
         return
     yield suspect(
         "layer_missing",
-        "the network is a single linear layer: it can only cut its inputs in two with planes",
+        "the network is a single linear layer: it can only learn what is linear in its inputs",
         Evidence(quantity="layers with weights", measured=1.0, expected="2 or more"),
         change=change,
         layers=(affine[0].name,),
