@@ -10,7 +10,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from leadline.core.config import check, from_json, from_plain, in_range, to_json, to_plain
+from leadline.core.config import (
+    check,
+    from_json,
+    from_plain,
+    in_range,
+    read_text,
+    to_json,
+    to_plain,
+)
 from leadline.core.errors import ConfigError
 
 
@@ -101,7 +109,7 @@ def test_a_value_out_of_range_is_told_with_its_place() -> None:
         ({"count": None}, "count must be a whole number, received None (null)"),
         ({"count": 1, "name": 3}, "name must be text, received 3 (a whole number)"),
         ({"count": 1, "sizes": 3}, "sizes must be a list, received 3"),
-        ({"count": 1, "pair": ["a"]}, "pair must have 2 entries, received 1"),
+        ({"count": 1, "pair": ["a"]}, "pair must have 2 entries, received 1 (a whole number)"),
         ({"count": 1, "inner": 3}, "inner must be an object, received 3"),
         ([], "Outer must be an object, received []"),
     ],
@@ -143,3 +151,40 @@ def test_open_ends_are_outside_and_none_is_always_inside(
 
 def test_nan_lies_in_no_range() -> None:
     assert in_range("p", float("nan"), 0, 1) == "p must be >= 0 and <= 1, received nan"
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "value"),
+    [
+        (int, "4", 4),
+        (float, "0.5", 0.5),
+        (bool, "true", True),
+        (bool, "False", False),
+        (str, "4", "4"),
+        (Literal["adam", "sgd"], "sgd", "sgd"),
+        (int | None, "none", None),
+        (tuple[int, ...], "3,4,6", (3, 4, 6)),
+        (tuple[int, ...], "(3, 4)", (3, 4)),
+        (tuple[float, ...], "", ()),
+    ],
+)
+def test_a_word_of_the_command_line_is_read_as_its_type(
+    kind: object, text: str, value: object
+) -> None:
+    problems: list[str] = []
+    found = read_text(kind, text, place="it", problems=problems)
+    assert (found, type(found), problems) == (value, type(value), [])
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "problem"),
+    [
+        (int, "four", "it must be a whole number, received 'four' (text)"),
+        (bool, "1", "it must be true or false, received 1 (a whole number)"),
+        (tuple[int, ...], "3,x", "it[1] must be a whole number, received 'x' (text)"),
+    ],
+)
+def test_a_word_of_another_type_is_told(kind: object, text: str, problem: str) -> None:
+    problems: list[str] = []
+    read_text(kind, text, place="it", problems=problems)
+    assert problems == [problem]

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
 
 from leadline.core.config import from_json
-from leadline.core.errors import ConfigError, ModelError
-from leadline.models.architecture import Architecture, Blueprint, Images, check_images, fill_in
+from leadline.core.errors import ConfigError
+from leadline.models.architecture import (
+    Architecture,
+    Blueprint,
+    Family,
+    Images,
+    fill_in,
+    own_choices,
+)
 from leadline.models.create import FAMILIES, create_model, resolve
 
 
@@ -26,6 +33,7 @@ def test_the_options_are_the_ones_that_the_command_line_shows() -> None:
         "preactivation",
         "dropout",
         "drop_path_rate",
+        "options",
     ]
 
 
@@ -75,11 +83,11 @@ def test_fixup_brings_its_own_norm_which_is_none() -> None:
     [
         (
             {"model": "mlp", "preactivation": True},
-            "preactivation: mlp has no pre-activation form; leave it out",
+            "preactivation: mlp has False alone, received True; leave it out",
         ),
         (
             {"model": "convnet", "preactivation": True},
-            "preactivation: convnet has no pre-activation form; leave it out",
+            "preactivation: convnet has False alone, received True; leave it out",
         ),
         (
             {"model": "mlp", "init": "fixup"},
@@ -132,28 +140,47 @@ def test_impossible_images_are_told_at_once() -> None:
     assert len(caught.value.problems) == 3
 
 
-def test_images_of_another_number_of_channels_are_refused_with_the_remedy() -> None:
-    model = create_model("convnet", num_classes=2, in_chans=3, image_size=8)
-    with pytest.raises(ModelError) as caught:
-        model(torch.zeros(2, 1, 8, 8))
-    assert str(caught.value) == (
-        "expected images of shape (batch, 3, height, width)\n"
-        "received shape (2, 1, 8, 8)\n"
-        "do this  convert the images to 3 channels, or build the model with in_chans as the data "
-        "have it"
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PatchBlueprint(Blueprint):
+    patch_size: int = 16
+    counts: tuple[int, ...] = (2, 2)
+    pooling: Literal["token", "mean"] = "token"
+
+
+PATCHED = Family(
+    caption="depth = layers, width = features",
+    build=lambda blueprint, images: torch.nn.Identity(),
+    defaults=PatchBlueprint(
+        depth=2, width=8, norm="layer", activation="gelu", init="he", residual=True
+    ),
+    image_size=32,
+)
+
+
+def test_a_family_has_choices_of_its_own_as_options() -> None:
+    assert own_choices(PATCHED) == {"patch_size": 16, "counts": (2, 2), "pooling": "token"}
+    architecture = Architecture(options=("patch_size=4", "counts=3,1", "pooling=mean"))
+    blueprint = fill_in(architecture, family=PATCHED)
+    assert blueprint == dataclasses.replace(
+        PATCHED.defaults, patch_size=4, counts=(3, 1), pooling="mean"
     )
 
 
-def test_one_image_without_a_batch_is_refused() -> None:
-    with pytest.raises(ModelError, match=r"received shape \(3, 8, 8\)"):
-        check_images(torch.zeros(3, 8, 8), in_chans=3)
-
-
-def test_images_in_bytes_are_refused_with_the_remedy() -> None:
-    with pytest.raises(ModelError) as caught:
-        check_images(torch.zeros(1, 3, 8, 8, dtype=torch.uint8), in_chans=3)
-    assert str(caught.value) == (
-        "expected images of a floating-point type, normalised\n"
-        "received torch.uint8\n"
-        "do this  convert them with images.float() / 255 and normalise them as in training"
+def test_wrong_options_are_told_at_once_with_the_nearest() -> None:
+    architecture = Architecture(
+        model="patched", options=("patchsize=4", "counts=3,x", "pooling=meen")
     )
+    with pytest.raises(ConfigError) as caught:
+        fill_in(architecture, family=PATCHED)
+    assert caught.value.problems == (
+        "options: patched has no choice 'patchsize' (did you mean 'patch_size'?); its own are: "
+        "patch_size, counts, pooling",
+        "options: counts[1] must be a whole number, received 'x' (text)",
+        "options: pooling must be one of 'token', 'mean', received 'meen' (did you mean 'mean'?)",
+    )
+
+
+def test_an_option_without_a_value_is_told() -> None:
+    with pytest.raises(ConfigError) as caught:
+        Architecture(options=("patch_size",))
+    assert caught.value.problems == ("options: 'patch_size' is not of the form name=value",)

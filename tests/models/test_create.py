@@ -29,6 +29,29 @@ def test_a_name_alone_is_an_architecture_with_every_default() -> None:
     assert resolve("resnet20") == resolve(asked)
 
 
+def test_a_name_and_choices_build_the_original_unless_told_otherwise() -> None:
+    model = create_model("resnet18")
+    assert sum(parameter.numel() for parameter in model.parameters()) == 11_689_512
+    chosen = create_model("resnet20", num_classes=10, image_size=8, width=4, norm="group")
+    asked = Architecture(model="resnet20", width=4, norm="group")
+    built = create_model(asked, num_classes=10, in_chans=3, image_size=8)
+    assert chosen.state_dict().keys() == built.state_dict().keys()
+
+
+def test_a_choice_that_no_one_has_is_named_with_the_nearest() -> None:
+    with pytest.raises(ConfigError) as caught:
+        create_model("resnet20", widht=4)
+    assert caught.value.received == "'widht' (did you mean 'width'?)"
+    assert caught.value.remedy == "leave it out, or see leadline list resnet20"
+
+
+def test_weights_come_with_the_model() -> None:
+    source = create_model("convnet", num_classes=2, image_size=8)
+    model = create_model("convnet", num_classes=2, image_size=8, pretrained=source.state_dict())
+    images = torch.randn(2, 3, 8, 8)
+    assert torch.equal(model.eval()(images), source.eval()(images))
+
+
 def test_a_depth_overrides_the_one_in_the_name() -> None:
     architecture = Architecture(model="resnet20", depth=32)
     deeper = create_model(architecture, num_classes=10, in_chans=3, image_size=32)
@@ -59,9 +82,11 @@ def test_images_too_small_for_instance_norm_are_refused(name: str, side: int) ->
     with pytest.raises(ModelError) as caught:
         create_model(architecture, num_classes=2, in_chans=3, image_size=side)
     assert str(caught.value) == (
-        f"expected maps larger than one pixel, over which instance norm can average, in {name}\n"
-        f"received images of {side} x {side} pixels, which end as one\n"
-        "do this  choose larger images, another norm, or convnet, which pools less"
+        f"expected maps larger than one pixel, over which instance norm can average, in {name}: "
+        f"images of at least {side + 1} x {side + 1} pixels\n"
+        f"received images of {side} x {side} pixels\n"
+        f"do this  enlarge them (image_size={side + 1} or more), choose another norm, or take "
+        "convnet, which halves them less"
     )
     create_model(architecture, num_classes=2, in_chans=3, image_size=side + 1)
 
@@ -97,7 +122,7 @@ REFUSED = {
     ("convnet", "preactivation", True),
     ("mlp", "norm", "instance"),
 }
-INITS = ("xavier", "he", "lecun", "orthogonal", "fixup", "zero_last", "default")
+INITS = ("xavier", "he", "lecun", "orthogonal", "trunc_normal", "fixup", "zero_last", "default")
 
 
 @pytest.mark.parametrize("name", ["mlp", "convnet", "resnet20", "resnet18", "resnet50"])

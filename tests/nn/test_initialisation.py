@@ -20,6 +20,7 @@ FORMULAS: dict[str, Callable[[int, int, float], float]] = {
     "he": lambda fan_in, fan_out, gain: gain**2 / fan_in,
     "lecun": lambda fan_in, fan_out, gain: 1 / fan_in,
     "orthogonal": lambda fan_in, fan_out, gain: gain**2 / max(fan_in, fan_out),
+    "trunc_normal": lambda fan_in, fan_out, gain: 0.02**2,
 }
 LAYERS: dict[str, Callable[[], nn.Linear | nn.Conv2d]] = {
     "linear": lambda: nn.Linear(400, 100),

@@ -28,6 +28,38 @@ def to_plain(config: Any) -> Any:
     return config
 
 
+def read_text(kind: Any, text: str, *, place: str, problems: list[str]) -> Any:
+    """The value of type `kind` that `text` says, as words of a command line do.
+
+    Whatever cannot be read is told in `problems`, with `place` as its name.
+
+    >>> read_text(tuple[int, ...], "3,4,6,3", place="counts", problems=[])
+    (3, 4, 6, 3)
+    >>> read_text(float | None, "none", place="rate", problems=[]) is None
+    True
+    """
+    if get_origin(kind) is tuple:
+        inner = get_args(kind)[0]
+        words = [word.strip() for word in text.strip("()[]").split(",") if word.strip()]
+        entries = [_word(inner, word) for word in words]
+        return _read(kind, entries, place=place, problems=problems)
+    return _read(kind, _word(kind, text), place=place, problems=problems)
+
+
+def _word(kind: Any, text: str) -> Any:
+    """A word as JSON has it, text where the kind is text."""
+    kinds = get_args(kind) if get_origin(kind) in (Union, types.UnionType) else (kind,)
+    lowered = {"true": True, "false": False, "none": None}
+    if text.lower() in lowered:
+        return lowered[text.lower()]
+    if str in kinds or get_origin(kind) is Literal:
+        return text
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
+
+
 def to_json(config: Any) -> str:
     """A configuration as indented JSON text that `from_json` reads back to an equal one."""
     return json.dumps(to_plain(config), indent=2) + "\n"

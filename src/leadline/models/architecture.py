@@ -8,15 +8,19 @@ cannot honour is an error that names it; nothing is ignored.
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable
+from typing import Any, get_type_hints
 
-from torch import Tensor, nn
+from torch import nn
 
-from leadline.core.config import check, in_range
-from leadline.core.errors import ModelError
+from leadline.core.config import check, in_range, read_text
+from leadline.core.names import did_you_mean
 from leadline.nn.activations import ActivationName
 from leadline.nn.initialisation import InitName
 from leadline.nn.norms import NormName
+
+_NAMED = re.compile(r"[a-z_]+=.")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -49,6 +53,8 @@ class Architecture:
     """probability to zero a feature before the head; in the MLP after every hidden layer"""
     drop_path_rate: float = 0.0
     """probability to leave out the last residual branch in training; earlier ones less"""
+    options: tuple[str, ...] = ()
+    """the family's own choices, each as name=value (see leadline list NAME)"""
 
     def __post_init__(self) -> None:
         check(
@@ -57,6 +63,11 @@ class Architecture:
             in_range("width", self.width, 1),
             in_range("dropout", self.dropout, 0, 1, open_high=True),
             in_range("drop_path_rate", self.drop_path_rate, 0, 1, open_high=True),
+            *(
+                f"options: {option!r} is not of the form name=value"
+                for option in self.options
+                if not _NAMED.match(option)
+            ),
         )
 
 
@@ -105,18 +116,21 @@ class Blueprint:
 class Family:
     """One entry of the list of models: its caption, its class and what it can be asked for.
 
-    `residual_from` is the depth from which the residual path is on when nothing is said (None for
-    never), `preactivation` whether there is such a form. `problems` lists what the family itself
-    finds wrong with a blueprint. `final_size` is the side of the last map (None: no maps).
+    `image_size` is the side that the original is trained on. `final_size` is the side of the last
+    map (None: no maps); where it is below 1 the images are too small. `fixed` are the choices of
+    which there is only the default. `residual_from` is the depth from which the residual path is
+    on when nothing is said (None: as the defaults say). `problems` lists what the family itself
+    finds wrong with a blueprint.
     """
 
     caption: str
-    build: Callable[[Blueprint, Images], nn.Module]
+    build: Callable[[Any, Images], nn.Module]
     defaults: Blueprint
-    problems: Callable[[Blueprint], list[str]]
-    final_size: Callable[[Images], int] | None
-    residual_from: int | None
-    preactivation: bool
+    image_size: int
+    final_size: Callable[[Any, int], int] | None = None
+    fixed: frozenset[str] = frozenset()
+    residual_from: int | None = None
+    problems: Callable[[Any], list[str]] = lambda blueprint: []
 
 
 def fill_in(architecture: Architecture, *, family: Family) -> Blueprint:
@@ -124,21 +138,52 @@ def fill_in(architecture: Architecture, *, family: Family) -> Blueprint:
     asked = {
         field.name: getattr(architecture, field.name)
         for field in dataclasses.fields(architecture)
-        if field.name != "model" and getattr(architecture, field.name) is not None
+        if field.name not in ("model", "options") and getattr(architecture, field.name) is not None
     }
-    blueprint = dataclasses.replace(family.defaults, **asked)
-    if architecture.residual is None:
-        on = family.residual_from is not None and blueprint.depth >= family.residual_from
-        blueprint = dataclasses.replace(blueprint, residual=on)
-    if blueprint.fixup and architecture.norm is None:
-        blueprint = dataclasses.replace(blueprint, norm="none")
-    problems = [*_shared_problems(blueprint), *family.problems(blueprint)]
-    if blueprint.preactivation and not family.preactivation:
-        problems.append(
-            f"preactivation: {architecture.model} has no pre-activation form; leave it out"
-        )
+    own, problems = _own_choices(architecture, family)
     check(architecture, *problems)
+    blueprint = dataclasses.replace(family.defaults, **asked, **own)
+    if architecture.residual is None and family.residual_from is not None:
+        blueprint = dataclasses.replace(blueprint, residual=blueprint.depth >= family.residual_from)
+    if blueprint.fixup and architecture.norm is None and "norm" not in family.fixed:
+        blueprint = dataclasses.replace(blueprint, norm="none")
+    problems = [
+        f"{name}: {architecture.model} has {getattr(family.defaults, name)!r} alone, received "
+        f"{getattr(blueprint, name)!r}; leave it out"
+        for name in sorted(family.fixed)
+        if getattr(blueprint, name) != getattr(family.defaults, name)
+    ]
+    check(architecture, *_shared_problems(blueprint), *family.problems(blueprint), *problems)
     return blueprint
+
+
+def own_choices(family: Family) -> dict[str, Any]:
+    """The choices that only this family has, with their defaults."""
+    shared = {field.name for field in dataclasses.fields(Blueprint)}
+    return {
+        field.name: getattr(family.defaults, field.name)
+        for field in dataclasses.fields(family.defaults)
+        if field.name not in shared
+    }
+
+
+def _own_choices(architecture: Architecture, family: Family) -> tuple[dict[str, Any], list[str]]:
+    """What `options` says of the family's own choices, and what is wrong with that."""
+    hints = get_type_hints(type(family.defaults))
+    known = own_choices(family)
+    chosen: dict[str, Any] = {}
+    problems: list[str] = []
+    for option in architecture.options:
+        name, _, text = option.partition("=")
+        if name not in known:
+            which = ", ".join(known) or "none"
+            problems.append(
+                f"options: {architecture.model} has no choice {name!r}"
+                f"{did_you_mean(name, known)}; its own are: {which}"
+            )
+            continue
+        chosen[name] = read_text(hints[name], text, place=f"options: {name}", problems=problems)
+    return chosen, problems
 
 
 def _shared_problems(blueprint: Blueprint) -> list[str]:
@@ -155,20 +200,3 @@ def _shared_problems(blueprint: Blueprint) -> list[str]:
             "use norm='none', or init='zero_last'"
         )
     return problems
-
-
-def check_images(images: Tensor, *, in_chans: int) -> None:
-    """Raise ModelError unless `images` is a batch of float maps with `in_chans` channels."""
-    if not images.is_floating_point():
-        raise ModelError(
-            expected="images of a floating-point type, normalised",
-            received=f"{images.dtype}",
-            remedy="convert them with images.float() / 255 and normalise them as in training",
-        )
-    if images.ndim != 4 or images.shape[1] != in_chans:
-        raise ModelError(
-            expected=f"images of shape (batch, {in_chans}, height, width)",
-            received=f"shape {tuple(images.shape)}",
-            remedy=f"convert the images to {in_chans} channels, or build the model with "
-            "in_chans as the data have it",
-        )

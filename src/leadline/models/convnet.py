@@ -19,7 +19,8 @@ from __future__ import annotations
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from leadline.models.architecture import Blueprint, Images, check_images
+from leadline.models.architecture import Blueprint, Family, Images
+from leadline.models.image_model import ImageModel
 from leadline.nn.activations import make_activation
 from leadline.nn.norms import make_map_norm
 from leadline.nn.residual import ResidualAdd, ResidualBlock
@@ -33,15 +34,14 @@ STAGES = (1, 2, 4)  # channels of each stage, in units of the width
 SMALLEST_POOLED = 5  # pixels a side: smaller maps keep their size
 
 
-class ConvNet(nn.Module):
+class ConvNet(ImageModel):
     """Images of any size to logits; axes B batch, C channels, H W image, h w map, K classes.
 
     The maps keep the memory layout of the images: channels_last in, channels_last throughout.
     """
 
     def __init__(self, blueprint: Blueprint, images: Images) -> None:
-        super().__init__()
-        self.in_chans = images.in_chans
+        super().__init__(images, num_features=STAGES[-1] * blueprint.width)
         channels = max(1, blueprint.width // 2)
         self.stem = nn.Sequential(
             nn.Conv2d(images.in_chans, channels, 3, padding=1),
@@ -61,14 +61,13 @@ class ConvNet(nn.Module):
         self.dropout = nn.Dropout(blueprint.dropout)
         self.head = nn.Linear(channels, images.num_classes)
 
-    def forward_features(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B D h w"]:
-        check_images(images, in_chans=self.in_chans)
+    def maps(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B D h w"]:
         maps: Tensor = self.stages(self.stem(images))
         return maps
 
-    def forward(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B K"]:
-        features = self.pool(self.forward_features(images)).flatten(1)  # B D
-        logits: Tensor = self.head(self.dropout(features))
+    def forward_head(self, features: Float[Tensor, "B D h w"]) -> Float[Tensor, "B K"]:
+        pooled = self.pool(features).flatten(1)  # B D
+        logits: Tensor = self.head(self.dropout(pooled))
         return logits
 
 
@@ -123,9 +122,9 @@ def _downward(blueprint: Blueprint, *, inputs: int, outputs: int, pooled: bool) 
     )
 
 
-def final_size(images: Images) -> int:
+def final_size(blueprint: Blueprint, image_size: int) -> int:
     """The side of the last map."""
-    return stage_sizes(images.image_size)[-1]
+    return stage_sizes(image_size)[-1]
 
 
 def problems(blueprint: Blueprint) -> list[str]:
@@ -136,3 +135,18 @@ def problems(blueprint: Blueprint) -> list[str]:
             "leads around those after the first: use depth 2 or more"
         ]
     return []
+
+
+MODELS = {
+    "convnet": Family(
+        caption="small, fast convolutional net for small images: depth = convolutions in each of "
+        "3 stages, width = channels of the first stage",
+        build=ConvNet,
+        defaults=DEFAULTS,
+        image_size=32,
+        final_size=final_size,
+        fixed=frozenset({"preactivation"}),
+        residual_from=RESIDUAL_FROM,
+        problems=problems,
+    ),
+}

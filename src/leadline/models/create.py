@@ -3,86 +3,78 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
-from leadline.core.errors import ModelError
-from leadline.core.names import look_up
+from leadline.core.errors import ConfigError, ModelError
+from leadline.core.names import did_you_mean, look_up
 from leadline.models import convnet, mlp, resnet_cifar, resnet_imagenet
-from leadline.models.architecture import Architecture, Blueprint, Family, Images, fill_in
+from leadline.models.architecture import (
+    Architecture,
+    Blueprint,
+    Family,
+    Images,
+    fill_in,
+    own_choices,
+)
+from leadline.models.image_model import ImageModel
+from leadline.models.weights import load_weights
 from leadline.nn.initialisation import initialise
 
 FAMILIES: dict[str, Family] = {
-    "mlp": Family(
-        caption="multilayer perceptron: depth = hidden layers, width = units in each",
-        build=mlp.MLP,
-        defaults=mlp.DEFAULTS,
-        problems=mlp.problems,
-        final_size=None,
-        residual_from=None,
-        preactivation=False,
-    ),
-    "convnet": Family(
-        caption="small, fast convolutional net for small images: depth = convolutions in each of "
-        "3 stages, width = channels of the first stage",
-        build=convnet.ConvNet,
-        defaults=convnet.DEFAULTS,
-        problems=convnet.problems,
-        final_size=convnet.final_size,
-        residual_from=convnet.RESIDUAL_FROM,
-        preactivation=False,
-    ),
-    **{
-        f"resnet{depth}": Family(
-            caption=f"ResNet-{depth}, CIFAR form for small images: depth = layers (6n + 2), "
-            "width = channels of the first stage",
-            build=resnet_cifar.ResNetCifar,
-            defaults=dataclasses.replace(resnet_cifar.DEFAULTS, depth=depth),
-            problems=resnet_cifar.problems,
-            final_size=resnet_cifar.final_size,
-            residual_from=1,
-            preactivation=True,
-        )
-        for depth in resnet_cifar.DEPTHS
-    },
-    **{
-        f"resnet{depth}": Family(
-            caption=f"ResNet-{depth}, ImageNet form for large images: depth = layers "
-            f"({', '.join(map(str, resnet_imagenet.PLANS))}), width = planes of the first stage",
-            build=resnet_imagenet.ResNetImageNet,
-            defaults=dataclasses.replace(resnet_imagenet.DEFAULTS, depth=depth),
-            problems=resnet_imagenet.problems,
-            final_size=resnet_imagenet.final_size,
-            residual_from=1,
-            preactivation=True,
-        )
-        for depth in resnet_imagenet.PLANS
-    },
+    **mlp.MODELS,
+    **convnet.MODELS,
+    **resnet_cifar.MODELS,
+    **resnet_imagenet.MODELS,
 }
+"""Every model by its name."""
+
+LARGEST = 1024
+"""Pixels: the side up to which a smallest picture is looked for."""
 
 
 def create_model(
-    architecture: Architecture | str, *, num_classes: int, in_chans: int, image_size: int
+    architecture: Architecture | str,
+    *,
+    num_classes: int = 1000,
+    in_chans: int = 3,
+    image_size: int | None = None,
+    pretrained: Path | str | Mapping[str, Tensor] | None = None,
+    **choices: Any,
 ) -> nn.Module:
     """Build and initialise a model; its weights follow from the global random state alone.
 
     It maps images (batch, `in_chans`, height, width) to logits (batch, `num_classes`).
-    `image_size` is the side of the square images; an MLP accepts no other, the convolutional
-    families accept any. Raises UnknownNameError for an unknown model, ConfigError with every
-    choice that the family cannot honour, ModelError when the images are too small for the choices.
+    `image_size` is the side of the square images, that of the original unless given; an MLP
+    accepts no other, the convolutional families accept any. `choices` are those of Architecture
+    and the family's own (see leadline list NAME). `pretrained` is a safetensors file or a state
+    dict that fits key by key.
 
-    >>> model = create_model("resnet20", num_classes=10, in_chans=3, image_size=32)
+    Raises UnknownNameError for an unknown model, ConfigError with every choice that the family
+    cannot honour, ModelError where the images are too small for the choices or weights do not fit.
+
+    >>> model = create_model("resnet20", num_classes=10, width=8)
     >>> sum(parameter.numel() for parameter in model.parameters())
-    269722
+    68186
     """
-    if isinstance(architecture, str):
-        architecture = Architecture(model=architecture)
+    architecture = _with_choices(architecture, choices)
     family = look_up(architecture.model, FAMILIES, kind="model")
     blueprint = fill_in(architecture, family=family)
-    images = Images(num_classes=num_classes, in_chans=in_chans, image_size=image_size)
-    _check_size(architecture.model, family=family, blueprint=blueprint, images=images)
+    images = Images(
+        num_classes=num_classes,
+        in_chans=in_chans,
+        image_size=family.image_size if image_size is None else image_size,
+    )
+    smallest = _smallest(architecture.model, family=family, blueprint=blueprint, images=images)
     model = family.build(blueprint, images)
+    if isinstance(model, ImageModel):
+        model.smallest = smallest
     initialise(model, scheme=blueprint.init, activation=blueprint.activation)
+    if pretrained is not None:
+        load_weights(model, pretrained)
     return model
 
 
@@ -111,13 +103,53 @@ def describe_model(name: str) -> str:
     return look_up(name, FAMILIES, kind="model").caption
 
 
-def _check_size(name: str, *, family: Family, blueprint: Blueprint, images: Images) -> None:
-    if blueprint.norm != "instance" or family.final_size is None:
-        return
-    if family.final_size(images) < 2:
-        side = images.image_size
-        raise ModelError(
-            expected=f"maps larger than one pixel, over which instance norm can average, in {name}",
-            received=f"images of {side} x {side} pixels, which end as one",
-            remedy="choose larger images, another norm, or convnet, which pools less",
+def _with_choices(architecture: Architecture | str, choices: dict[str, Any]) -> Architecture:
+    """The architecture with the choices of a call: the shared ones, and the family's own."""
+    if isinstance(architecture, str):
+        architecture = Architecture(model=architecture)
+    if not choices:
+        return architecture
+    shared = {field.name for field in dataclasses.fields(Architecture)}
+    own = own_choices(look_up(architecture.model, FAMILIES, kind="model"))
+    unknown = [name for name in choices if name not in shared and name not in own]
+    if unknown:
+        known = sorted({*shared, *own} - {"model", "options"})
+        raise ConfigError(
+            expected=f"choices of {architecture.model}: {', '.join(known)}",
+            received=", ".join(f"{name!r}{did_you_mean(name, known)}" for name in unknown),
+            remedy=f"leave it out, or see leadline list {architecture.model}",
         )
+    options = tuple(f"{name}={_text(choices[name])}" for name in choices if name in own)
+    changed: dict[str, Any] = {name: choices[name] for name in choices if name in shared}
+    if options:
+        changed["options"] = (*architecture.options, *options)
+    return dataclasses.replace(architecture, **changed)
+
+
+def _text(value: Any) -> str:
+    """A choice as a word of the command line.
+
+    >>> _text((3, 4)), _text(True)
+    ('3,4', 'True')
+    """
+    return ",".join(map(str, value)) if isinstance(value, tuple | list) else str(value)
+
+
+def _smallest(name: str, *, family: Family, blueprint: Blueprint, images: Images) -> int:
+    """The smallest side of a picture; ModelError where the images of the data are smaller."""
+    size_of = family.final_size
+    if size_of is None:
+        return 1
+    needed = 2 if blueprint.norm == "instance" else 1
+    fitting = (side for side in range(1, LARGEST) if size_of(blueprint, side) >= needed)
+    smallest = next(fitting, LARGEST)
+    if images.image_size >= smallest:
+        return smallest
+    left = "maps larger than one pixel, over which instance norm can average" * (needed == 2)
+    raise ModelError(
+        expected=f"{left or 'at least one pixel left of the image behind the last layer'}, in "
+        f"{name}: images of at least {smallest} x {smallest} pixels",
+        received=f"images of {images.image_size} x {images.image_size} pixels",
+        remedy=f"enlarge them (image_size={smallest} or more)"
+        f"{', choose another norm' * (needed == 2)}, or take convnet, which halves them less",
+    )

@@ -15,7 +15,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from leadline.core.errors import ModelError
-from leadline.models.architecture import Blueprint, Images, check_images
+from leadline.models.architecture import Blueprint, Family, Images
+from leadline.models.image_model import ImageModel
 from leadline.nn.activations import make_activation
 from leadline.nn.norms import make_feature_norm
 from leadline.nn.residual import ResidualAdd, ResidualBlock
@@ -50,12 +51,12 @@ class HiddenLayer(ResidualBlock):
         return result
 
 
-class MLP(nn.Module):
+class MLP(ImageModel):
     """Images of one fixed size to logits; axes B batch, C channels, H = W side, K classes."""
 
     def __init__(self, blueprint: Blueprint, images: Images) -> None:
-        super().__init__()
-        self.images = images
+        super().__init__(images, num_features=blueprint.width)
+        self.image_size = images.image_size
         inputs = images.in_chans * images.image_size**2
         rates = linear_rates(blueprint.drop_path_rate, blocks=max(1, blueprint.depth - 1))
         first = HiddenLayer(blueprint, inputs=inputs, residual=False, drop_path_rate=0.0)
@@ -71,9 +72,8 @@ class MLP(nn.Module):
         self.layers = nn.Sequential(first, *others)
         self.head = nn.Linear(blueprint.width, images.num_classes)
 
-    def forward_features(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B D"]:
-        check_images(images, in_chans=self.images.in_chans)
-        side = self.images.image_size
+    def maps(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B D"]:
+        side = self.image_size
         if images.shape[2:] != (side, side):
             raise ModelError(
                 expected=f"images of {side} x {side} pixels: an MLP has a weight for each",
@@ -83,8 +83,8 @@ class MLP(nn.Module):
         features: Tensor = self.layers(images.flatten(1))
         return features
 
-    def forward(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B K"]:
-        logits: Tensor = self.head(self.forward_features(images))
+    def forward_head(self, features: Float[Tensor, "B D"]) -> Float[Tensor, "B K"]:
+        logits: Tensor = self.head(features)
         return logits
 
 
@@ -99,3 +99,15 @@ def problems(blueprint: Blueprint) -> list[str]:
             "sides to put a shortcut around: use depth 2 or more"
         )
     return found
+
+
+MODELS = {
+    "mlp": Family(
+        caption="multilayer perceptron: depth = hidden layers, width = units in each",
+        build=MLP,
+        defaults=DEFAULTS,
+        image_size=28,
+        fixed=frozenset({"preactivation"}),
+        problems=problems,
+    ),
+}

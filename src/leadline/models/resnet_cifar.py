@@ -11,10 +11,14 @@ weights that this form is held to; the paper does not say where.
 
 from __future__ import annotations
 
+import dataclasses
+from typing import ClassVar
+
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from leadline.models.architecture import Blueprint, Images, check_images
+from leadline.models.architecture import Blueprint, Family, Images
+from leadline.models.image_model import ImageModel
 from leadline.models.resnet_block import BasicBlock, make_stages
 from leadline.nn.activations import make_activation
 from leadline.nn.norms import make_map_norm
@@ -46,12 +50,13 @@ class SubsampleAndPad(nn.Module):
         return f"front={self.front}, back={self.back}, stride={self.stride}"
 
 
-class ResNetCifar(nn.Module):
+class ResNetCifar(ImageModel):
     """Images of any size to logits; axes B batch, C channels, H W image, h w map, K classes."""
 
+    heads: ClassVar[tuple[str, ...]] = ("linear",)
+
     def __init__(self, blueprint: Blueprint, images: Images) -> None:
-        super().__init__()
-        self.in_chans = images.in_chans
+        super().__init__(images, num_features=4 * blueprint.width)
         width, before = blueprint.width, blueprint.preactivation
         per_stage = (blueprint.depth - 2) // 6
         self.conv1 = nn.Conv2d(images.in_chans, width, 3, padding=1, bias=blueprint.bias)
@@ -71,8 +76,7 @@ class ResNetCifar(nn.Module):
         self.dropout = nn.Dropout(blueprint.dropout)
         self.linear = nn.Linear(4 * width, images.num_classes)
 
-    def forward_features(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B D h w"]:
-        check_images(images, in_chans=self.in_chans)
+    def maps(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B D h w"]:
         maps = self.act1(self.bn1(self.conv1(images)))  # B w H W
         maps = self.layer1(maps)
         maps = self.layer2(maps)  # B 2w H/2 W/2
@@ -80,9 +84,9 @@ class ResNetCifar(nn.Module):
         last: Tensor = self.last_act(self.norm(maps))
         return last
 
-    def forward(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B K"]:
-        features = self.avgpool(self.forward_features(images)).flatten(1)  # B 4w
-        logits: Tensor = self.linear(self.dropout(features))
+    def forward_head(self, features: Float[Tensor, "B D h w"]) -> Float[Tensor, "B K"]:
+        pooled = self.avgpool(features).flatten(1)  # B 4w
+        logits: Tensor = self.linear(self.dropout(pooled))
         return logits
 
 
@@ -90,9 +94,9 @@ def _option_a(blueprint: Blueprint, inputs: int, outputs: int, stride: int) -> n
     return SubsampleAndPad(extra_channels=outputs - inputs, stride=stride)
 
 
-def final_size(images: Images) -> int:
+def final_size(blueprint: Blueprint, image_size: int) -> int:
     """The side of the last map: two strides of 2, each rounding up."""
-    return -(-images.image_size // 4)
+    return -(-image_size // 4)
 
 
 def problems(blueprint: Blueprint) -> list[str]:
@@ -105,3 +109,17 @@ def problems(blueprint: Blueprint) -> list[str]:
             f"near it are {below} and {below + 6}"
         ]
     return []
+
+
+MODELS = {
+    f"resnet{depth}": Family(
+        caption=f"ResNet-{depth}, CIFAR form for small images: depth = layers (6n + 2), "
+        "width = channels of the first stage",
+        build=ResNetCifar,
+        defaults=dataclasses.replace(DEFAULTS, depth=depth),
+        image_size=32,
+        final_size=final_size,
+        problems=problems,
+    )
+    for depth in DEPTHS
+}

@@ -12,11 +12,13 @@ what it reads is normalised already.
 from __future__ import annotations
 
 import dataclasses
+from typing import ClassVar
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from leadline.models.architecture import Blueprint, Images, check_images
+from leadline.models.architecture import Blueprint, Family, Images
+from leadline.models.image_model import ImageModel
 from leadline.models.resnet_block import BasicBlock, Bottleneck, make_stages
 from leadline.nn.activations import make_activation
 from leadline.nn.norms import make_map_norm
@@ -41,15 +43,16 @@ PLANS = {  # He et al. 2015, table 1
 DEFAULTS = Blueprint(depth=50, width=64, norm="batch", activation="relu", init="he", residual=True)
 
 
-class ResNetImageNet(nn.Module):
+class ResNetImageNet(ImageModel):
     """Images of any size to logits; axes B batch, C channels, H W image, h w map, K classes."""
 
+    heads: ClassVar[tuple[str, ...]] = ("fc",)
+
     def __init__(self, blueprint: Blueprint, images: Images) -> None:
-        super().__init__()
-        self.in_chans = images.in_chans
         width, before = blueprint.width, blueprint.preactivation
         plan = PLANS[blueprint.depth]
         channels = 8 * width * plan.block.expansion
+        super().__init__(images, num_features=channels)
         self.conv1 = nn.Conv2d(images.in_chans, width, 7, stride=2, padding=3, bias=blueprint.bias)
         self.bn1 = nn.Identity() if before else make_map_norm(blueprint.norm, width)
         self.act1 = nn.Identity() if before else make_activation(blueprint.activation)
@@ -68,8 +71,7 @@ class ResNetImageNet(nn.Module):
         self.dropout = nn.Dropout(blueprint.dropout)
         self.fc = nn.Linear(channels, images.num_classes)
 
-    def forward_features(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B D h w"]:
-        check_images(images, in_chans=self.in_chans)
+    def maps(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B D h w"]:
         maps = self.act1(self.bn1(self.conv1(images)))  # B w H/2 W/2
         maps = self.layer1(self.maxpool(maps))  # from here B D H/4 W/4
         maps = self.layer2(maps)
@@ -78,9 +80,9 @@ class ResNetImageNet(nn.Module):
         last: Tensor = self.last_act(self.norm(maps))
         return last
 
-    def forward(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B K"]:
-        features = self.avgpool(self.forward_features(images)).flatten(1)  # B D
-        logits: Tensor = self.fc(self.dropout(features))
+    def forward_head(self, features: Float[Tensor, "B D h w"]) -> Float[Tensor, "B K"]:
+        pooled = self.avgpool(features).flatten(1)  # B D
+        logits: Tensor = self.fc(self.dropout(pooled))
         return logits
 
 
@@ -91,9 +93,9 @@ def _option_b(blueprint: Blueprint, inputs: int, outputs: int, stride: int) -> n
     return nn.Sequential(convolution, make_map_norm(blueprint.norm, outputs))
 
 
-def final_size(images: Images) -> int:
+def final_size(blueprint: Blueprint, image_size: int) -> int:
     """The side of the last map: five strides of 2, each rounding up."""
-    return -(-images.image_size // 32)
+    return -(-image_size // 32)
 
 
 def problems(blueprint: Blueprint) -> list[str]:
@@ -105,3 +107,17 @@ def problems(blueprint: Blueprint) -> list[str]:
         f"depth: the ImageNet form of ResNet has {depths} layers, received {blueprint.depth}; "
         "for other depths take the CIFAR form, such as resnet20"
     ]
+
+
+MODELS = {
+    f"resnet{depth}": Family(
+        caption=f"ResNet-{depth}, ImageNet form for large images: depth = layers "
+        f"({', '.join(map(str, PLANS))}), width = planes of the first stage",
+        build=ResNetImageNet,
+        defaults=dataclasses.replace(DEFAULTS, depth=depth),
+        image_size=224,
+        final_size=final_size,
+        problems=problems,
+    )
+    for depth in PLANS
+}

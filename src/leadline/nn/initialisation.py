@@ -5,6 +5,7 @@ With fan_in inputs and fan_out outputs per unit and the activation's gain g, the
     he          g^2 / fan_in             He et al. 2015, normal
     lecun       1 / fan_in               LeCun et al. 1998, normal; the one SELU is made for
     orthogonal  g times a random orthogonal matrix; every singular value is g (Saxe et al. 2013)
+    trunc_normal  0.02^2, whatever the fans (BERT, ViT, ConvNeXt)
     zero_last   he, with the last norm (or else weight layer) of each residual branch at 0
                 (Goyal et al. 2017): every block starts as its shortcut
     fixup       he, with the last weight layer of each branch and the head at 0 and the others of
@@ -30,7 +31,9 @@ from leadline.core.names import look_up
 from leadline.nn.activations import activation_gain
 from leadline.nn.residual import residual_blocks
 
-InitName = Literal["xavier", "he", "lecun", "orthogonal", "fixup", "zero_last", "default"]
+InitName = Literal[
+    "xavier", "he", "lecun", "orthogonal", "trunc_normal", "fixup", "zero_last", "default"
+]
 
 WEIGHT_LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 WeightLayer = nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d
@@ -83,6 +86,10 @@ def _lecun(model: nn.Module, gain: float) -> None:
 
 def _orthogonal(model: nn.Module, gain: float) -> None:
     _draw(model, lambda weight: nn.init.orthogonal_(weight, gain))
+
+
+def _trunc_normal(model: nn.Module, gain: float) -> None:
+    _draw(model, lambda weight: nn.init.trunc_normal_(weight, std=0.02))
 
 
 def _zero_last(model: nn.Module, gain: float) -> None:
@@ -142,6 +149,7 @@ SCHEMES: dict[str, Callable[[nn.Module, float], None]] = {
     "he": _he,
     "lecun": _lecun,
     "orthogonal": _orthogonal,
+    "trunc_normal": _trunc_normal,
     "fixup": _fixup,
     "zero_last": _zero_last,
     "default": _keep,
