@@ -19,8 +19,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from original import assert_same, torchvision_model
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
 from leadline.models.create import create_model
 from leadline.models.weights import import_checkpoint, load_weights
@@ -80,34 +81,11 @@ def test_trained_cifar_weights_load_unchanged_and_give_the_stored_logits(name: s
     assert sum(parameter.numel() for parameter in model.parameters()) == reference["params"]
 
 
-def torchvision_model(name: str, **options: Any) -> nn.Module:
-    """torchvision's model with weights and running statistics that are random, and different."""
-    from torchvision.models import get_model  # its operators are declared by conftest, before
-
-    torch.manual_seed(0)
-    original: nn.Module = get_model(name, weights=None, **options)
-    for module in original.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            nn.init.uniform_(module.weight, 0.5, 1.0)
-            nn.init.normal_(module.bias, std=0.1)
-            assert module.running_mean is not None
-            assert module.running_var is not None
-            module.running_mean.normal_(std=0.1)
-            module.running_var.uniform_(0.5, 1.5)
-    return original
-
-
-@pytest.mark.parametrize("mode", ["eval", "train"])
 @pytest.mark.parametrize("name", ["resnet18", "resnet34", "resnet50", "resnet101", "resnet152"])
-def test_torchvision_weights_load_unchanged_and_give_its_logits(name: str, mode: str) -> None:
+def test_torchvision_weights_load_unchanged_and_give_its_logits_and_gradients(name: str) -> None:
     original = torchvision_model(name, num_classes=7)
-    model = create_model(name, num_classes=7, in_chans=3, image_size=64)
-    load_weights(model, original.state_dict())
-    images = torch.randn(3, 3, 64, 64)
-    with torch.no_grad():
-        expected = original.train(mode == "train")(images)
-        logits = model.train(mode == "train")(images)
-    assert ((logits - expected).abs().max() / expected.abs().max()).item() < 1e-5
+    model = create_model(name, num_classes=7, image_size=64)
+    assert_same(model, original, torch.randn(3, 3, 64, 64))
 
 
 @pytest.mark.parametrize(
@@ -124,19 +102,3 @@ def test_parameters_are_as_many_as_torchvision_publishes(name: str, count: int) 
     with torch.device("meta"):
         model = create_model(name, num_classes=1000, in_chans=3, image_size=224)
     assert sum(parameter.numel() for parameter in model.parameters()) == count
-
-
-def test_torchvision_gradients_are_ours() -> None:
-    original = torchvision_model("resnet18", num_classes=3)
-    model = create_model("resnet18", num_classes=3, in_chans=3, image_size=64)
-    load_weights(model, original.state_dict())
-    images = torch.randn(4, 3, 64, 64)
-    original(images).square().sum().backward()
-    model(images).square().sum().backward()
-    originals = original.named_parameters()
-    for (name, ours), (their_name, theirs) in zip(model.named_parameters(), originals, strict=True):
-        assert name == their_name
-        assert ours.grad is not None
-        assert theirs.grad is not None
-        difference = (ours.grad - theirs.grad).norm() / theirs.grad.norm()
-        assert difference.item() < 1e-3, name
