@@ -31,6 +31,7 @@ from leadline.training.recipe import Recipe
 from leadline.training.run import Run
 from leadline.training.signals import Stopped
 from leadline.training.train import SAVE_INTERVAL
+from leadline.training.transfer import read_start
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +65,7 @@ def run(words: list[str], *, as_json: bool) -> int:
     """Train; the exit code."""
     terminal = Terminal(quiet=as_json)
     try:
-        finished = _train(_with_mode(words), terminal=terminal)
+        finished = _train(_in_full(words), terminal=terminal)
     except Stopped as stopped:
         folder = shlex.quote(str(stopped.folder))
         terminal.stopped(stopped.number, run=folder)
@@ -129,6 +130,8 @@ def _train(words: list[str], *, terminal: Terminal) -> Run:
     model = options.recipe.model.model
     if model != default.recipe.model.model:
         reason = f"{model}, as --model says"
+        if options.recipe.transfer.pretrained and "--model" not in _names(words):
+            reason = f"{model}, whose weights {options.recipe.transfer.pretrained} has"
     return train_prepared(
         dataclasses.replace(prepared, recipe=options.recipe, reason=reason),
         root=options.runs,
@@ -164,32 +167,45 @@ def _recipe(what: str) -> Recipe:
     return read_recipe(Path(what)) if what.endswith(".json") else find_recipe(what)
 
 
-def _with_mode(words: list[str]) -> list[str]:
-    """The words in which `--doctor` by itself says `--doctor heal`.
+def _in_full(words: list[str]) -> list[str]:
+    """The words with `--doctor heal` for `--doctor` by itself, and `--pretrained` for `--from`.
 
-    >>> _with_mode(["--doctor", "digits"]), _with_mode(["digits", "--doctor", "advise"])
+    >>> _in_full(["--doctor", "digits"]), _in_full(["digits", "--doctor", "advise"])
     (['--doctor', 'heal', 'digits'], ['digits', '--doctor', 'advise'])
+    >>> _in_full(["digits", "--from", "runs/mnist-001"])
+    ['digits', '--pretrained', 'runs/mnist-001']
     """
     told: list[str] = []
     for place, word in enumerate(words):
-        told.append(word)
+        told.append("--pretrained" + word.removeprefix("--from") if _is_from(word) else word)
         if word == "--doctor" and words[place + 1 : place + 2] not in ([m] for m in get_args(Mode)):
             told.append("heal")
     return told
 
 
+def _is_from(word: str) -> bool:
+    return word == "--from" or word.startswith("--from=")
+
+
 def _parse(words: list[str], default: TrainOptions) -> TrainOptions:
     """The options; another model or optimizer than the recipe's comes with its own defaults."""
     options = parse(TrainOptions, words, verb="train", caption=__doc__ or "", default=default)
-    fitting = dataclasses.replace(default, recipe=_fitting(default.recipe, options.recipe))
+    recipe = _fitting(default.recipe, options.recipe, words)
+    fitting = dataclasses.replace(default, recipe=recipe)
     if fitting == default:
         return options
     return parse(TrainOptions, words, verb="train", caption=__doc__ or "", default=fitting)
 
 
-def _fitting(recipe: Recipe, chosen: Recipe) -> Recipe:
-    """The recipe without what it says about another model or optimizer than the chosen one."""
-    if chosen.model.model != recipe.model.model:
+def _fitting(recipe: Recipe, chosen: Recipe, words: list[str]) -> Recipe:
+    """The recipe without what it says about another model or optimizer than the chosen one.
+
+    Weights to begin from bring the model that they belong to, unless one is named.
+    """
+    place = chosen.transfer.pretrained
+    if place and "--model" not in _names(words):
+        recipe = dataclasses.replace(recipe, model=read_start(place).architecture)
+    elif chosen.model.model != recipe.model.model:
         recipe = dataclasses.replace(recipe, model=Architecture(model=chosen.model.model))
     name = chosen.optimizer.optimizer
     if name != recipe.optimizer.optimizer:

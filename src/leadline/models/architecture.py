@@ -12,8 +12,6 @@ import re
 from collections.abc import Callable
 from typing import Any, get_type_hints
 
-from torch import nn
-
 from leadline.core.config import check, in_range, read_text
 from leadline.core.names import did_you_mean
 from leadline.nn.activations import ActivationName
@@ -124,7 +122,7 @@ class Family:
     """
 
     caption: str
-    build: Callable[[Any, Images], nn.Module]
+    build: Callable[[Any, Images], Any]
     defaults: Blueprint
     image_size: int
     final_size: Callable[[Any, int], int] | None = None

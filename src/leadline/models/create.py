@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from leadline.core.errors import ConfigError, ModelError
 from leadline.core.names import did_you_mean, look_up
@@ -21,7 +21,7 @@ from leadline.models.architecture import (
     own_choices,
 )
 from leadline.models.image_model import ImageModel
-from leadline.models.weights import load_weights
+from leadline.models.pretrained import load_pretrained
 from leadline.nn.initialisation import initialise
 
 FAMILIES: dict[str, Family] = {
@@ -44,21 +44,22 @@ def create_model(
     image_size: int | None = None,
     pretrained: Path | str | Mapping[str, Tensor] | None = None,
     **choices: Any,
-) -> nn.Module:
+) -> ImageModel:
     """Build and initialise a model; its weights follow from the global random state alone.
 
     It maps images (batch, `in_chans`, height, width) to logits (batch, `num_classes`).
     `image_size` is the side of the square images, that of the original unless given; an MLP
     accepts no other, the convolutional families accept any. `choices` are those of Architecture
     and the family's own (see leadline list NAME). `pretrained` is a safetensors file or a state
-    dict that fits key by key.
+    dict that fits key by key; the head of another number of classes is left out, and the first
+    layer adapted to another number of channels.
 
     Raises UnknownNameError for an unknown model, ConfigError with every choice that the family
     cannot honour, ModelError where the images are too small for the choices or weights do not fit.
 
     >>> model = create_model("resnet20", num_classes=10, width=8)
     >>> sum(parameter.numel() for parameter in model.parameters())
-    68186
+    68050
     """
     architecture = _with_choices(architecture, choices)
     family = look_up(architecture.model, FAMILIES, kind="model")
@@ -69,12 +70,11 @@ def create_model(
         image_size=family.image_size if image_size is None else image_size,
     )
     smallest = _smallest(architecture.model, family=family, blueprint=blueprint, images=images)
-    model = family.build(blueprint, images)
-    if isinstance(model, ImageModel):
-        model.smallest = smallest
+    model: ImageModel = family.build(blueprint, images)
+    model.smallest = smallest
     initialise(model, scheme=blueprint.init, activation=blueprint.activation)
     if pretrained is not None:
-        load_weights(model, pretrained)
+        load_pretrained(model, pretrained)
     return model
 
 

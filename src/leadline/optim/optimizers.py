@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from leadline.core.config import check, in_range
 from leadline.core.names import did_you_mean, look_up
+from leadline.optim.depth import decay_by_depth
 from leadline.optim.groups import parameter_groups
 from leadline.optim.muon import make_muon
 
@@ -63,6 +64,8 @@ class OptimizerOptions:
     """pull towards zero; norms and biases are spared"""
     eps: float = 1e-8
     """keeps the denominator from zero; all but sgd"""
+    layer_decay: float = 1.0
+    """factor on lr from each part of the depth to the one before it, from the head back"""
 
     def __post_init__(self) -> None:
         names = get_args(OptimizerName)
@@ -80,6 +83,7 @@ class OptimizerOptions:
             in_range("betas[1]", self.betas[1], 0, 1, open_high=True),
             in_range("weight_decay", self.weight_decay, 0, open_high=True),
             in_range("eps", self.eps, 0, open_high=True),
+            in_range("layer_decay", self.layer_decay, 0, 1, open_low=True),
         )
 
 
@@ -98,7 +102,10 @@ def make_optimizer(model: nn.Module, options: OptimizerOptions) -> torch.optim.O
     >>> model.weight.tolist()
     [[0.5, 0.5]]
     """
-    return look_up(options.optimizer, _MAKERS, kind="optimizer")(model, options)
+    optimizer = look_up(options.optimizer, _MAKERS, kind="optimizer")(model, options)
+    if options.layer_decay != 1.0:
+        decay_by_depth(optimizer, model, factor=options.layer_decay)
+    return optimizer
 
 
 def match_layout(optimizer: torch.optim.Optimizer) -> None:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from torch import nn
+from torch.optim import Optimizer
+
 from leadline.data.examples import Dataset, Examples
 from leadline.data.loader import Loader
 from leadline.models.create import create_model
+from leadline.optim.depth import decay_by_depth
 from leadline.optim.optimizers import make_optimizer
 from leadline.optim.schedules import make_schedule
 from leadline.tasks.classification import Classification
 from leadline.training.recipe import Recipe
 from leadline.training.setup import Setup
+from leadline.training.transfer import read_start
 
 EVALUATION_BATCH = 500
 """Examples a batch in evaluation, where no gradient is kept."""
@@ -32,14 +37,31 @@ def build_setup(recipe: Recipe, dataset: Dataset, *, device: str) -> Setup:
         augmentation=recipe.augmentation,
         num_classes=dataset.num_classes,
     )
+    start = read_start(recipe.transfer.pretrained) if recipe.transfer.pretrained else None
     total_steps = budget.epochs * -(-len(batches) // budget.accumulate)
-    return Setup(
-        model=lambda: create_model(
+    freezing = recipe.transfer.freezing(total_steps=total_steps)
+
+    def build() -> nn.Module:
+        model = create_model(
             recipe.model, num_classes=dataset.num_classes, in_chans=channels, image_size=size
-        ),
+        )
+        if start is not None:
+            start.load_into(model, class_names=dataset.class_names)
+        if freezing is not None and not freezing.thaw_steps:
+            freezing.apply(model, step=0)  # so that the optimizer holds what learns alone
+        return model
+
+    def optimizer(model: nn.Module) -> Optimizer:
+        made = make_optimizer(model, recipe.optimizer)
+        if freezing is not None and freezing.thaw_steps:
+            decay_by_depth(made, model, factor=1.0)  # a fused kernel wants one history in a group
+        return made
+
+    return Setup(
+        model=build,
         batches=batches,
         loss=task.loss,
-        optimizer=lambda model: make_optimizer(model, recipe.optimizer),
+        optimizer=optimizer,
         schedule=lambda optimizer: make_schedule(
             optimizer, recipe.schedule, total_steps=total_steps
         ),
@@ -53,6 +75,7 @@ def build_setup(recipe: Recipe, dataset: Dataset, *, device: str) -> Setup:
         if len(dataset.val)
         else None,
         patience=budget.patience,
+        freezing=freezing,
     )
 
 

@@ -50,16 +50,18 @@ def steps(
     """
     state = state or TrainingState(setup, execution)
     per_epoch = -(-len(state.batches) // setup.accumulate)
+    thaws = setup.freezing is not None and setup.freezing.thaw_steps > 0
     while not state.finished:
         epoch = state.counters.epoch
-        state.model.train()
+        state.enter_training()
         batches = iter(state.batches)
         done = state.counters.step - epoch * per_epoch
         while window := list(itertools.islice(batches, setup.accumulate)):
             begun = time.perf_counter()
             done += 1
-            if not state.model.training:  # a reader that evaluates may have left it so
-                state.model.train()
+            # a reader that evaluates may have left it so; what is frozen may thaw at any step
+            if not state.model.training or thaws:
+                state.enter_training()
             record = _advance(state, window, ends_epoch=done == per_epoch)
             if record.ends_epoch:
                 if next(batches, None) is not None:

@@ -13,6 +13,7 @@ from leadline.core.config import check, in_range
 from leadline.data.augment import Augmentation
 from leadline.data.options import DataOptions
 from leadline.models.architecture import Architecture
+from leadline.optim.freezing import Freezing
 from leadline.optim.optimizers import OptimizerOptions
 from leadline.optim.schedules import ScheduleOptions
 
@@ -67,6 +68,37 @@ class Budget:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Transfer:
+    """What the weights begin as, and which of them may move.
+
+    >>> Transfer(freeze="features").freezing(total_steps=100)
+    Freezing(upto='features', thaw_steps=0)
+    """
+
+    pretrained: str = ""
+    """a run, or a file of leadline import, whose weights are the start; --from for short"""
+    freeze: str = ""
+    """up to which part the weights stay: stem, features (all but the head), a layer's name"""
+    unfreeze: float = 0.0
+    """share of the training over which the frozen parts thaw, the last one first; 0: never"""
+
+    def __post_init__(self) -> None:
+        check(
+            self,
+            in_range("unfreeze", self.unfreeze, 0, 1),
+            "unfreeze says how fast what is frozen thaws, and nothing is: add freeze='features'"
+            if self.unfreeze and not self.freeze
+            else None,
+        )
+
+    def freezing(self, *, total_steps: int) -> Freezing | None:
+        """What is frozen in a training of so many steps; None where everything learns."""
+        if not self.freeze:
+            return None
+        return Freezing(upto=self.freeze, thaw_steps=round(self.unfreeze * total_steps))
+
+
+@dataclass(frozen=True, kw_only=True)
 class Recipe:
     """Everything that defines a training; `leadline.core.config` turns it to JSON and back.
 
@@ -80,6 +112,8 @@ class Recipe:
     """What to learn from, and how it is split."""
     model: Architecture = field(default_factory=Architecture)
     """The network; None leaves a choice to the model's family."""
+    transfer: Transfer = field(default_factory=Transfer)
+    """What the weights begin as, and which of them may move."""
     task: Literal["classification"] = "classification"
     """what 'right' means"""
     optimizer: OptimizerOptions = field(default_factory=OptimizerOptions)

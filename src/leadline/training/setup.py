@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from leadline.core.config import check, in_range
+from leadline.optim.freezing import Freezing
 from leadline.tasks.task import Task
 
 Batches = Iterable[tuple[Tensor, Tensor]]
@@ -27,7 +28,9 @@ class Setup:
 
     Each iteration over `batches` is one epoch of `(inputs, targets)`; `loss` takes
     `(outputs, targets)` and returns the mean over the batch. One optimizer step uses `accumulate`
-    batches. `schedule` is stepped once per optimizer step.
+    batches. `schedule` is stepped once per optimizer step. `freezing` says which parts of the model
+    keep their weights, for good or at first; what will thaw must be in the optimizer, each
+    part in groups of its own.
 
     >>> import torch
     >>> data = [(torch.ones(4, 2), torch.ones(4, 1))]
@@ -54,6 +57,7 @@ class Setup:
     task: Task | None = None
     validation: Batches | None = None
     patience: int = 0
+    freezing: Freezing | None = None
 
     def __post_init__(self) -> None:
         check(

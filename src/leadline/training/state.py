@@ -59,6 +59,12 @@ class TrainingState:
         self.counters = Counters()
         self.best = Best()
 
+    def enter_training(self) -> None:
+        """The model in training mode; what is frozen at this step frozen, and the rest free."""
+        self.model.train()
+        if self.setup.freezing is not None:
+            self.setup.freezing.apply(self.model, step=self.counters.step)
+
     @property
     def evaluated_model(self) -> nn.Module:
         """The weights a user gets: the running average where there is one."""

@@ -120,8 +120,8 @@ def load_model(path: Path) -> TrainedModel:
             received="a safetensors file without a Leadline description in its header",
             remedy="give the model.safetensors of a run folder",
         )
+    description = read_description(path, contents)
     try:
-        description = from_json(Description, contents.metadata[HEADER], source=str(path))
         _refuse_larger(path, description, contents)
         model = _build(description)
     except ConfigError as error:
@@ -130,6 +130,16 @@ def load_model(path: Path) -> TrainedModel:
         raise _lies(path, str(error).splitlines()[0]) from error
     load_weights(model, contents.tensors)
     return TrainedModel(model=model.eval(), description=description)
+
+
+def read_description(path: Path, contents: Weights) -> Description:
+    """What the header of a model file says; CorruptFileError where it cannot be meant."""
+    try:
+        return from_json(Description, contents.metadata[HEADER], source=str(path))
+    except ConfigError as error:
+        raise _lies(path, "; ".join(error.problems)) from error
+    except (OverflowError, RecursionError) as error:
+        raise _lies(path, str(error).splitlines()[0]) from error
 
 
 def _build(description: Description) -> nn.Module:

@@ -139,6 +139,8 @@ class Candidate:
         self.loss = float("nan")
         seed_everything(setup.seed)
         self.model = execution.place(setup.model()).train()
+        if setup.freezing is not None:
+            setup.freezing.apply(self.model, step=0)
         self.forward = execution.forward(self.model)
         self.optimizer = setup.optimizer(self.model)
 

@@ -91,7 +91,14 @@ def suspicions(patient: Patient) -> Iterator[Finding]:
     """Frozen layers with first weights; a bound on the gradient that is always met."""
     if patient.seen is None:
         return
-    frozen = [(name, p) for name, p in patient.seen.model.named_parameters() if not p.requires_grad]
+    meant = (
+        patient.setup.freezing.frozen_names(patient.seen.model) if patient.setup.freezing else ()
+    )
+    frozen = [
+        (name, p)
+        for name, p in patient.seen.model.named_parameters()
+        if not p.requires_grad and name not in meant
+    ]
     if frozen:
         count = sum(p.numel() for _, p in frozen)
         every = sum(p.numel() for p in patient.seen.model.parameters())
