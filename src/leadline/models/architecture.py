@@ -47,9 +47,9 @@ class Architecture:
     """whether paths lead around the layers"""
     preactivation: bool | None = None
     """whether norm and activation come before the weights (ResNet v2)"""
-    dropout: float = 0.0
+    dropout: float | None = None
     """probability to zero a feature before the head; in the MLP after every hidden layer"""
-    drop_path_rate: float = 0.0
+    drop_path_rate: float | None = None
     """probability to leave out the last residual branch in training; earlier ones less"""
     options: tuple[str, ...] = ()
     """the family's own choices, each as name=value (see leadline list NAME)"""

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from leadline.core.errors import ConfigError, ModelError
 from leadline.core.names import did_you_mean, look_up
-from leadline.models import convnet, mlp, resnet_cifar, resnet_imagenet
+from leadline.models import alexnet, convnet, mlp, resnet_cifar, resnet_imagenet, vgg
 from leadline.models.architecture import (
     Architecture,
     Blueprint,
@@ -27,6 +27,8 @@ from leadline.nn.initialisation import initialise
 FAMILIES: dict[str, Family] = {
     **mlp.MODELS,
     **convnet.MODELS,
+    **alexnet.MODELS,
+    **vgg.MODELS,
     **resnet_cifar.MODELS,
     **resnet_imagenet.MODELS,
 }
