@@ -194,7 +194,7 @@ def test_the_same_seed_builds_the_same_weights(name: str) -> None:
 @pytest.mark.parametrize("name", ANY_SIZE)
 def test_maps_stay_in_channels_last_memory(name: str) -> None:
     model = settled(name).to(memory_format=torch.channels_last)
-    images = batch(2, image_size=4 * side(name)).contiguous(memory_format=torch.channels_last)
+    images = batch(2, image_size=side(name) + 48).contiguous(memory_format=torch.channels_last)
     left: list[str] = []
 
     def look(module: nn.Module, arguments: tuple[Tensor, ...], output: Tensor) -> None:

@@ -115,7 +115,8 @@ class Family:
     """One entry of the list of models: its caption, its class and what it can be asked for.
 
     `image_size` is the side that the original is trained on. `final_size` is the side of the last
-    map (None: no maps); where it is below 1 the images are too small. `fixed` are the choices of
+    map (None: no maps); where it is below 1 the images are too small, and `smaller`
+    is a choice that lets them be smaller. `fixed` are the choices of
     which there is only the default. `residual_from` is the depth from which the residual path is
     on when nothing is said (None: as the defaults say). `problems` lists what the family itself
     finds wrong with a blueprint.
@@ -126,6 +127,7 @@ class Family:
     defaults: Blueprint
     image_size: int
     final_size: Callable[[Any, int], int] | None = None
+    smaller: str = ""
     fixed: frozenset[str] = frozenset()
     residual_from: int | None = None
     problems: Callable[[Any], list[str]] = lambda blueprint: []

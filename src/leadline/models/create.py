@@ -11,7 +11,16 @@ from torch import Tensor
 
 from leadline.core.errors import ConfigError, ModelError
 from leadline.core.names import did_you_mean, look_up
-from leadline.models import alexnet, convnet, mlp, resnet_cifar, resnet_imagenet, vgg
+from leadline.models import (
+    alexnet,
+    convnet,
+    googlenet,
+    inception_v3,
+    mlp,
+    resnet_cifar,
+    resnet_imagenet,
+    vgg,
+)
 from leadline.models.architecture import (
     Architecture,
     Blueprint,
@@ -29,6 +38,8 @@ FAMILIES: dict[str, Family] = {
     **convnet.MODELS,
     **alexnet.MODELS,
     **vgg.MODELS,
+    **googlenet.MODELS,
+    **inception_v3.MODELS,
     **resnet_cifar.MODELS,
     **resnet_imagenet.MODELS,
 }
@@ -147,11 +158,13 @@ def _smallest(name: str, *, family: Family, blueprint: Blueprint, images: Images
     smallest = next(fitting, LARGEST)
     if images.image_size >= smallest:
         return smallest
+    choice = ", choose another norm" * (needed == 2)
+    choice += f", say {family.smaller}" if family.smaller else ""
     left = "maps larger than one pixel, over which instance norm can average" * (needed == 2)
     raise ModelError(
         expected=f"{left or 'at least one pixel left of the image behind the last layer'}, in "
         f"{name}: images of at least {smallest} x {smallest} pixels",
         received=f"images of {images.image_size} x {images.image_size} pixels",
         remedy=f"enlarge them (image_size={smallest} or more)"
-        f"{', choose another norm' * (needed == 2)}, or take convnet, which halves them less",
+        f"{choice}, or take convnet, which halves them less",
     )

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from leadline.core.config import check, in_range
 from leadline.core.errors import ModelError
 from leadline.models.architecture import Images
+from leadline.nn.auxiliary import WithAuxiliary
 
 
 class ImageModel(nn.Module, ABC):
@@ -49,11 +50,16 @@ class ImageModel(nn.Module, ABC):
 
     def forward_features(self, images: Tensor) -> Tensor:
         """The features of images: the last map (B D h w), the last tokens (B N D) or (B D)."""
-        check_images(images, in_chans=self.in_chans, smallest=self.smallest)
+        self.check(images)
         return self.maps(images)
 
-    def forward(self, images: Tensor) -> Tensor:
+    def forward(self, images: Tensor) -> Tensor | WithAuxiliary:
+        """The logits; a family with auxiliary heads gives theirs too, in training."""
         return self.forward_head(self.forward_features(images))
+
+    def check(self, images: Tensor) -> None:
+        """Raise ModelError unless the model can read these images."""
+        check_images(images, in_chans=self.in_chans, smallest=self.smallest)
 
     def reset_classifier(self, num_classes: int) -> None:
         """Put new heads, drawn as torch draws a linear layer, in place of the old ones.

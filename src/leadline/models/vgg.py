@@ -4,8 +4,8 @@
     head    average to 7x7 -> 2 x [dense (64w) -> activation -> dropout] -> linear
 
 Two 3x3 convolutions see as much as one of 5x5 and bend twice, for less (Simonyan and Zisserman
-2014, arXiv:1409.1556). Without a residual path 19 layers are about as deep as it goes. The parameters are
-torchvision's, without a norm and with one, so its weights load unchanged.
+2014, arXiv:1409.1556). Without a residual path 19 layers are about as deep as it goes. The
+parameters are torchvision's, without a norm and with one, so its weights load unchanged.
 
 The surprising choice: convolutions keep their bias beside a norm too, as in torchvision, though it
 does nothing there.

@@ -64,6 +64,19 @@ def count_groups(channels: int) -> int:
     return max((g for g in fitting if channels // g >= FEWEST_CHANNELS), default=1)
 
 
+def set_batch_norm(model: nn.Module, *, eps: float, momentum: float = 0.1) -> None:
+    """Give every batch norm in `model` an epsilon and a memory of its own, as its original has.
+
+    >>> model = nn.Sequential(nn.BatchNorm2d(3))
+    >>> set_batch_norm(model, eps=1e-3)
+    >>> model[0].eps
+    0.001
+    """
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+            module.eps, module.momentum = eps, momentum
+
+
 MAP_NORMS: dict[str, Callable[[int], nn.Module]] = {
     "batch": nn.BatchNorm2d,
     "layer": lambda channels: OverChannels(nn.LayerNorm(channels, eps=EPSILON)),

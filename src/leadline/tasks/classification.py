@@ -24,9 +24,13 @@ from torch.nn import functional
 
 from leadline.core.config import check, in_range
 from leadline.core.errors import DataError, NonFiniteError
+from leadline.nn.auxiliary import WithAuxiliary
 
 # Axis legend: B batch, N examples of a split, K classes. (A space before a single letter keeps
 # formatters from taking the quotes off.)
+
+AUXILIARY_WEIGHT = 0.3
+"""What the loss of an auxiliary head counts beside the main one's (Szegedy et al. 2014)."""
 
 CALIBRATION_BINS = 15
 """The number of confidence bins, as in Guo et al. 2017."""
@@ -110,9 +114,17 @@ class Classification:
         return self.num_classes
 
     def loss(
-        self, outputs: Float[Tensor, "B K"], targets: Integer[Tensor, " B"] | Float[Tensor, "B K"]
+        self,
+        outputs: Float[Tensor, "B K"] | WithAuxiliary,
+        targets: Integer[Tensor, " B"] | Float[Tensor, "B K"],
     ) -> Float[Tensor, ""]:
-        """The mean cross entropy in nats, of class numbers or of a distribution per example."""
+        """The mean cross entropy in nats, of class numbers or of a distribution per example.
+
+        Auxiliary heads add `AUXILIARY_WEIGHT` of theirs.
+        """
+        if isinstance(outputs, WithAuxiliary):
+            extra = torch.stack([self.loss(logits, targets) for logits in outputs.auxiliary])
+            return self.loss(outputs.logits, targets) + AUXILIARY_WEIGHT * extra.sum()
         if not targets.is_floating_point():
             targets = targets.long()
         return functional.cross_entropy(outputs, targets, label_smoothing=self.label_smoothing)

@@ -90,3 +90,17 @@ class Execution:
         )
         mode = "compiled" if self.compile else "eager"
         return f"{self.device}, {self.precision}, {self.layout}, {mode}{threads}"
+
+
+def widen(outputs: Any) -> Any:
+    """What a model put out, in float32: a loss is computed so, whatever the forward pass ran in.
+
+    >>> widen((torch.ones(1, dtype=torch.bfloat16), None))
+    (tensor([1.]), None)
+    """
+    if isinstance(outputs, Tensor):
+        return outputs.float() if outputs.is_floating_point() else outputs
+    if isinstance(outputs, tuple):
+        parts = [widen(part) for part in outputs]
+        return type(outputs)(*parts) if hasattr(outputs, "_fields") else tuple(parts)
+    return outputs

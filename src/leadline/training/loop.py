@@ -15,7 +15,6 @@ import functools
 import itertools
 import time
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,7 +22,7 @@ from torch import Tensor
 from leadline.core.errors import NonFiniteError, TrainingError
 from leadline.core.taps import first_nonfinite
 from leadline.optim.clipping import clip_gradient, gradient_norm
-from leadline.training.execution import Execution
+from leadline.training.execution import Execution, widen
 from leadline.training.setup import Setup
 from leadline.training.state import TrainingState
 from leadline.training.step import Step
@@ -84,7 +83,7 @@ def _advance(state: TrainingState, window: Window, *, ends_epoch: bool) -> Step:
     for inputs, targets in placed:
         with state.execution.precision_scope():
             outputs = state.forward(inputs)
-        part = setup.loss(_widen(outputs), targets).reshape(()) * (len(inputs) / examples)
+        part = setup.loss(widen(outputs), targets).reshape(()) * (len(inputs) / examples)
         part.backward()
         loss += part.detach()
     parameters = [p for p in state.model.parameters() if p.grad is not None]
@@ -110,11 +109,6 @@ def _advance(state: TrainingState, window: Window, *, ends_epoch: bool) -> Step:
         grad_norm=norm,
         ends_epoch=ends_epoch,
     )
-
-
-def _widen(outputs: Any) -> Any:
-    """The loss is computed in float32, whatever the forward pass ran in."""
-    return outputs.float() if isinstance(outputs, Tensor) else outputs
 
 
 def _miscounted(received: str) -> TrainingError:

@@ -28,7 +28,7 @@ from leadline.core.errors import LeadlineError
 from leadline.core.files import write_atomic
 from leadline.core.seeds import preserved_random_state, seed_everything
 from leadline.training.batches import positioned
-from leadline.training.execution import Execution
+from leadline.training.execution import Execution, widen
 from leadline.training.setup import Setup
 
 ROUNDS = 4
@@ -152,7 +152,7 @@ class Candidate:
         self.optimizer.zero_grad(set_to_none=True)
         with self.execution.precision_scope():
             outputs = self.forward(inputs)
-        loss = self.setup.loss(outputs.float(), targets)
+        loss = self.setup.loss(widen(outputs), targets)
         loss.backward()
         self.optimizer.step()
         value = loss.item()
