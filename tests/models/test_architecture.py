@@ -19,6 +19,7 @@ from leadline.models.architecture import (
     own_choices,
 )
 from leadline.models.create import FAMILIES, create_model, resolve
+from leadline.models.resnet_cifar import ResNetCifarBlueprint
 
 
 def test_the_options_are_the_ones_that_the_command_line_shows() -> None:
@@ -54,7 +55,9 @@ def test_a_wrong_choice_in_json_is_told_with_the_nearest() -> None:
 
 
 def test_what_is_left_open_is_the_family_s_default() -> None:
-    assert fill_in(Architecture(model="resnet32"), family=FAMILIES["resnet32"]) == Blueprint(
+    assert fill_in(
+        Architecture(model="resnet32"), family=FAMILIES["resnet32"]
+    ) == ResNetCifarBlueprint(
         depth=32, width=16, norm="batch", activation="relu", init="he", residual=True
     )
 

@@ -11,13 +11,24 @@ from leadline.models.create import create_model, describe_model, list_models, re
 from leadline.models.resnet_cifar import ResNetCifar
 
 
-def test_the_list_of_models() -> None:
-    assert list_models() == (
-        "mlp",
-        "convnet",
-        *(f"resnet{depth}" for depth in (20, 32, 44, 56, 110, 1202)),
-        *(f"resnet{depth}" for depth in (18, 34, 50, 101, 152)),
+def test_the_list_has_every_family_from_its_smallest_to_its_largest() -> None:
+    names = list_models()
+    assert len(names) == len(set(names))
+    assert names[:5] == ("mlp", "convnet", "alexnet", "vgg11", "vgg13")
+    families = (
+        ("vgg11", "vgg13", "vgg16", "vgg19"),
+        ("vgg11_bn", "vgg13_bn", "vgg16_bn", "vgg19_bn"),
+        ("googlenet", "inception_v3"),
+        ("resnet20", "resnet32", "resnet44", "resnet56", "resnet110", "resnet1202"),
+        ("preresnet164", "preresnet1001"),
+        ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152"),
+        ("wide_resnet50_2", "wide_resnet101_2"),
+        ("resnext50_32x4d", "resnext101_32x8d", "resnext101_64x4d"),
+        ("seresnet18", "seresnet50", "seresnext50_32x4d"),
+        ("densenet121", "densenet169", "densenet201", "densenet161"),
     )
+    for family in families:
+        assert tuple(name for name in names if name in family) == family
 
 
 def test_a_name_alone_is_an_architecture_with_every_default() -> None:

@@ -7,12 +7,11 @@ import torch
 from torch import nn
 from torch.nn.functional import conv2d, relu
 
-from leadline.models.architecture import Blueprint
-from leadline.models.resnet_block import BasicBlock, Bottleneck, make_stages
+from leadline.models.resnet_block import BasicBlock, Bottleneck, ResNetBlueprint, make_stages
 
 
-def blueprint(*, preactivation: bool = False, residual: bool = True) -> Blueprint:
-    return Blueprint(
+def blueprint(*, preactivation: bool = False, residual: bool = True) -> ResNetBlueprint:
+    return ResNetBlueprint(
         depth=20,
         width=8,
         norm="batch",
@@ -23,7 +22,7 @@ def blueprint(*, preactivation: bool = False, residual: bool = True) -> Blueprin
     )
 
 
-def basic(plan: Blueprint, downsample: nn.Module | None = None) -> BasicBlock:
+def basic(plan: ResNetBlueprint, downsample: nn.Module | None = None) -> BasicBlock:
     torch.manual_seed(0)
     stride = 1 if downsample is None else 2
     block = BasicBlock(

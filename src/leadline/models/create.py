@@ -14,6 +14,7 @@ from leadline.core.names import did_you_mean, look_up
 from leadline.models import (
     alexnet,
     convnet,
+    densenet,
     googlenet,
     inception_v3,
     mlp,
@@ -42,6 +43,7 @@ FAMILIES: dict[str, Family] = {
     **inception_v3.MODELS,
     **resnet_cifar.MODELS,
     **resnet_imagenet.MODELS,
+    **densenet.MODELS,
 }
 """Every model by its name."""
 

@@ -4,7 +4,9 @@
     pre-activation   y = x + conv(act(norm(conv(act(norm(x))))))      He et al. 2016
 
 In the second form the shortcuts are a clean sum from the first block to the last, which no
-activation interrupts. The parameters have torchvision's names in both forms.
+activation interrupts. The 3x3 convolution of a bottleneck may be wider (Zagoruyko and Komodakis
+2016) or fall into groups (ResNeXt, Xie et al. 2017), and a branch may end in a squeeze and
+excitation (Hu et al. 2018). The parameters have torchvision's names in all forms, and timm's `se`.
 
 The surprising choices: in the pre-activation form a shortcut with weights reads the activated
 input, as in He et al. 2016, but one without weights reads the raw input. The stride of a
@@ -15,18 +17,35 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
-from typing import ClassVar
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from leadline.models.architecture import Blueprint
 from leadline.nn.activations import make_activation
+from leadline.nn.channels import round_channels
 from leadline.nn.norms import make_map_norm
 from leadline.nn.residual import ResidualAdd, ResidualBlock
+from leadline.nn.squeeze_excite import SqueezeExcite
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResNetBlueprint(Blueprint):
+    """A Blueprint with the choices that every ResNet has.
+
+    `groups` of the 3x3 convolution of a bottleneck, `width_per_group` its channels in each for 64
+    planes; `squeeze` is the factor by which a squeeze and excitation narrows (0: there is none).
+    """
+
+    groups: int = 1
+    width_per_group: int = 64
+    squeeze: int = 0
+
 
 # (blueprint, input channels, output channels, stride) -> a shortcut where the shape changes
-ShortcutMaker = Callable[[Blueprint, int, int, int], nn.Module]
+ShortcutMaker = Callable[[Any, int, int, int], nn.Module]
 
 
 class Block(ResidualBlock):
@@ -38,9 +57,18 @@ class Block(ResidualBlock):
     expansion: ClassVar[int]
 
     def _close(
-        self, blueprint: Blueprint, *, downsample: nn.Module | None, drop_path_rate: float
+        self,
+        blueprint: ResNetBlueprint,
+        *,
+        outputs: int,
+        downsample: nn.Module | None,
+        drop_path_rate: float,
     ) -> None:
         """Register the shortcut and the sum; last, so that parameters keep torchvision's order."""
+        self.se = None
+        if blueprint.squeeze:
+            squeezed = round_channels(outputs / blueprint.squeeze, least_share=0.0)
+            self.se = SqueezeExcite(outputs, squeezed=squeezed, activation=blueprint.activation)
         self.preactivation = blueprint.preactivation
         self.downsample = downsample
         self.projects = downsample is not None and any(True for _ in downsample.parameters())
@@ -65,6 +93,8 @@ class Block(ResidualBlock):
             branch = module(branch)
             if depth == 2 and self.preactivation and self.projects:
                 shortcut = branch  # the input after its norm and activation
+        if self.se is not None:
+            branch = self.se(branch)
         if self.downsample is not None:
             shortcut = self.downsample(shortcut)
         joined: Tensor = self.join(branch, shortcut=shortcut)
@@ -81,7 +111,7 @@ class BasicBlock(Block):
 
     def __init__(
         self,
-        blueprint: Blueprint,
+        blueprint: ResNetBlueprint,
         *,
         inputs: int,
         planes: int,
@@ -92,7 +122,7 @@ class BasicBlock(Block):
         super().__init__()
         self.conv1, self.bn1, self.act1 = _triple(blueprint, inputs, planes, 3, stride)
         self.conv2, self.bn2, self.act2 = _triple(blueprint, planes, planes, 3, 1)
-        self._close(blueprint, downsample=downsample, drop_path_rate=drop_path_rate)
+        self._close(blueprint, outputs=planes, downsample=downsample, drop_path_rate=drop_path_rate)
 
     def triples(self) -> tuple[tuple[nn.Module, nn.Module, nn.Module], ...]:
         return ((self.conv1, self.bn1, self.act1), (self.conv2, self.bn2, self.act2))
@@ -105,7 +135,7 @@ class Bottleneck(Block):
 
     def __init__(
         self,
-        blueprint: Blueprint,
+        blueprint: ResNetBlueprint,
         *,
         inputs: int,
         planes: int,
@@ -115,10 +145,14 @@ class Bottleneck(Block):
     ) -> None:
         super().__init__()
         outputs = planes * self.expansion
-        self.conv1, self.bn1, self.act1 = _triple(blueprint, inputs, planes, 1, 1)
-        self.conv2, self.bn2, self.act2 = _triple(blueprint, planes, planes, 3, stride)
-        self.conv3, self.bn3, self.act3 = _triple(blueprint, planes, outputs, 1, 1)
-        self._close(blueprint, downsample=downsample, drop_path_rate=drop_path_rate)
+        groups = blueprint.groups
+        inner = max(1, planes * blueprint.width_per_group // 64) * groups
+        self.conv1, self.bn1, self.act1 = _triple(blueprint, inputs, inner, 1, 1)
+        self.conv2, self.bn2, self.act2 = _triple(blueprint, inner, inner, 3, stride, groups)
+        self.conv3, self.bn3, self.act3 = _triple(blueprint, inner, outputs, 1, 1)
+        self._close(
+            blueprint, outputs=outputs, downsample=downsample, drop_path_rate=drop_path_rate
+        )
 
     def triples(self) -> tuple[tuple[nn.Module, nn.Module, nn.Module], ...]:
         return (
@@ -129,7 +163,7 @@ class Bottleneck(Block):
 
 
 def make_stages(
-    blueprint: Blueprint,
+    blueprint: ResNetBlueprint,
     *,
     block: type[BasicBlock] | type[Bottleneck],
     inputs: int,
@@ -166,11 +200,47 @@ def make_stages(
 
 
 def _triple(
-    blueprint: Blueprint, inputs: int, outputs: int, kernel: int, stride: int
+    blueprint: Blueprint, inputs: int, outputs: int, kernel: int, stride: int, groups: int = 1
 ) -> tuple[nn.Conv2d, nn.Module, nn.Module]:
     convolution = nn.Conv2d(
-        inputs, outputs, kernel, stride=stride, padding=kernel // 2, bias=blueprint.bias
+        inputs,
+        outputs,
+        kernel,
+        stride=stride,
+        padding=kernel // 2,
+        groups=groups,
+        bias=blueprint.bias,
     )
     normalised = inputs if blueprint.preactivation else outputs
     norm = make_map_norm(blueprint.norm, normalised)
     return convolution, norm, make_activation(blueprint.activation)
+
+
+def project(blueprint: Blueprint, inputs: int, outputs: int, stride: int) -> nn.Module:
+    """Option B: a shortcut that changes the shape by a 1x1 convolution, with a norm behind it.
+
+    With pre-activation there is no norm, since what it reads is normalised already.
+    """
+    convolution = nn.Conv2d(inputs, outputs, 1, stride=stride, bias=blueprint.bias)
+    if blueprint.preactivation:
+        return nn.Sequential(convolution)
+    return nn.Sequential(convolution, make_map_norm(blueprint.norm, outputs))
+
+
+def block_problems(
+    blueprint: ResNetBlueprint, block: type[BasicBlock] | type[Bottleneck]
+) -> list[str]:
+    """What the blocks of a ResNet cannot be asked for."""
+    found = []
+    for name in ("groups", "width_per_group"):
+        if getattr(blueprint, name) < 1:
+            found.append(f"options: {name} must be >= 1, received {getattr(blueprint, name)}")
+    if blueprint.squeeze < 0:
+        found.append(f"options: squeeze must be >= 0, received {blueprint.squeeze}")
+    widened = blueprint.groups != 1 or blueprint.width_per_group != 64
+    if block is BasicBlock and widened:
+        found.append(
+            "options: groups and width_per_group are of bottlenecks, and this ResNet has basic "
+            "blocks: leave them out, or take depth 50 or more"
+        )
+    return found

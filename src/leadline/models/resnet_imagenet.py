@@ -5,21 +5,28 @@ A 7x7 convolution of stride 2 and a max-pool of stride 2, four stages with w, 2w
 al. 2015, table 1). Where the shape changes the shortcut is a 1x1 convolution with a norm ('option
 B'). The names of all parameters are torchvision's, so its state dicts load unchanged.
 
-The surprising choice: with pre-activation the shortcut's convolution has no norm of its own, since
-what it reads is normalised already.
+Wide ResNets, ResNeXts and those with squeeze and excitation are the same network with other blocks.
+The surprising choice: `width` counts planes, of which a bottleneck puts out four times as many.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from leadline.models.architecture import Blueprint, Family, Images
 from leadline.models.image_model import ImageModel
-from leadline.models.resnet_block import BasicBlock, Bottleneck, make_stages
+from leadline.models.resnet_block import (
+    BasicBlock,
+    Bottleneck,
+    ResNetBlueprint,
+    block_problems,
+    make_stages,
+    project,
+)
 from leadline.nn.activations import make_activation
 from leadline.nn.norms import make_map_norm
 from leadline.nn.stochastic_depth import linear_rates
@@ -40,7 +47,9 @@ PLANS = {  # He et al. 2015, table 1
     101: Plan(block=Bottleneck, counts=(3, 4, 23, 3)),
     152: Plan(block=Bottleneck, counts=(3, 8, 36, 3)),
 }
-DEFAULTS = Blueprint(depth=50, width=64, norm="batch", activation="relu", init="he", residual=True)
+DEFAULTS = ResNetBlueprint(
+    depth=50, width=64, norm="batch", activation="relu", init="he", residual=True
+)
 
 
 class ResNetImageNet(ImageModel):
@@ -48,7 +57,7 @@ class ResNetImageNet(ImageModel):
 
     heads: ClassVar[tuple[str, ...]] = ("fc",)
 
-    def __init__(self, blueprint: Blueprint, images: Images) -> None:
+    def __init__(self, blueprint: ResNetBlueprint, images: Images) -> None:
         width, before = blueprint.width, blueprint.preactivation
         plan = PLANS[blueprint.depth]
         channels = 8 * width * plan.block.expansion
@@ -63,7 +72,7 @@ class ResNetImageNet(ImageModel):
             inputs=width,
             counts=plan.counts,
             rates=linear_rates(blueprint.drop_path_rate, blocks=sum(plan.counts)),
-            shortcut=_option_b,
+            shortcut=project,
         )
         self.norm = make_map_norm(blueprint.norm, channels) if before else nn.Identity()
         self.last_act = make_activation(blueprint.activation) if before else nn.Identity()
@@ -86,22 +95,15 @@ class ResNetImageNet(ImageModel):
         return logits
 
 
-def _option_b(blueprint: Blueprint, inputs: int, outputs: int, stride: int) -> nn.Module:
-    convolution = nn.Conv2d(inputs, outputs, 1, stride=stride, bias=blueprint.bias)
-    if blueprint.preactivation:
-        return nn.Sequential(convolution)
-    return nn.Sequential(convolution, make_map_norm(blueprint.norm, outputs))
-
-
 def final_size(blueprint: Blueprint, image_size: int) -> int:
     """The side of the last map: five strides of 2, each rounding up."""
     return -(-image_size // 32)
 
 
-def problems(blueprint: Blueprint) -> list[str]:
+def problems(blueprint: ResNetBlueprint) -> list[str]:
     """What this form cannot be asked for."""
     if blueprint.depth in PLANS:
-        return []
+        return block_problems(blueprint, PLANS[blueprint.depth].block)
     depths = ", ".join(map(str, PLANS))
     return [
         f"depth: the ImageNet form of ResNet has {depths} layers, received {blueprint.depth}; "
@@ -109,15 +111,32 @@ def problems(blueprint: Blueprint) -> list[str]:
     ]
 
 
+VARIANTS: dict[
+    str, tuple[str, dict[str, Any]]
+] = {  # the caption's beginning, and what differs from ResNet-50
+    **{f"resnet{depth}": (f"ResNet-{depth}", {"depth": depth}) for depth in PLANS},
+    "wide_resnet50_2": ("Wide ResNet-50", {"width_per_group": 128}),
+    "wide_resnet101_2": ("Wide ResNet-101", {"depth": 101, "width_per_group": 128}),
+    "resnext50_32x4d": ("ResNeXt-50", {"groups": 32, "width_per_group": 4}),
+    "resnext101_32x8d": ("ResNeXt-101", {"depth": 101, "groups": 32, "width_per_group": 8}),
+    "resnext101_64x4d": ("ResNeXt-101", {"depth": 101, "groups": 64, "width_per_group": 4}),
+    "seresnet18": ("ResNet-18 with squeeze and excitation", {"depth": 18, "squeeze": 16}),
+    "seresnet50": ("ResNet-50 with squeeze and excitation", {"squeeze": 16}),
+    "seresnext50_32x4d": (
+        "ResNeXt-50 with squeeze and excitation",
+        {"groups": 32, "width_per_group": 4, "squeeze": 16},
+    ),
+}
+
 MODELS = {
-    f"resnet{depth}": Family(
-        caption=f"ResNet-{depth}, ImageNet form for large images: depth = layers "
+    name: Family(
+        caption=f"{caption}, ImageNet form for large images: depth = layers "
         f"({', '.join(map(str, PLANS))}), width = planes of the first stage",
         build=ResNetImageNet,
-        defaults=dataclasses.replace(DEFAULTS, depth=depth),
+        defaults=dataclasses.replace(DEFAULTS, **choices),
         image_size=224,
         final_size=final_size,
         problems=problems,
     )
-    for depth in PLANS
+    for name, (caption, choices) in VARIANTS.items()
 }
