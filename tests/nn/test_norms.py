@@ -9,8 +9,8 @@ from torch import Tensor
 from leadline.core.errors import ModelError, UnknownNameError
 from leadline.nn.norms import (
     FEATURE_NORMS,
+    LAST_AXIS_NORMS,
     MAP_NORMS,
-    OverChannels,
     count_groups,
     make_feature_norm,
     make_map_norm,
@@ -58,9 +58,10 @@ def test_a_map_norm_keeps_maps_in_channels_last_memory(name: str) -> None:
 
 
 def test_a_norm_over_channels_applies_the_norm_at_each_place() -> None:
-    norm = OverChannels(torch.nn.LayerNorm(6))
     maps = torch.randn(2, 6, 3, 3)
-    torch.testing.assert_close(norm(maps)[1, :, 2, 0], norm.norm(maps[1, :, 2, 0]))
+    for name in LAST_AXIS_NORMS:
+        norm, features = make_map_norm(name, 6), make_feature_norm(name, 6)
+        torch.testing.assert_close(norm(maps)[1, :, 2, 0], features(maps[1, :, 2, 0]))
 
 
 def test_groups_divide_the_channels_with_eight_in_each_and_never_more_than_32() -> None:

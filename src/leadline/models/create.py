@@ -14,10 +14,13 @@ from leadline.core.names import did_you_mean, look_up
 from leadline.models import (
     alexnet,
     convnet,
+    convnext,
     densenet,
+    efficientnet,
     googlenet,
     inception_v3,
     mlp,
+    mobilenet_v2,
     resnet_cifar,
     resnet_imagenet,
     vgg,
@@ -44,6 +47,9 @@ FAMILIES: dict[str, Family] = {
     **resnet_cifar.MODELS,
     **resnet_imagenet.MODELS,
     **densenet.MODELS,
+    **mobilenet_v2.MODELS,
+    **efficientnet.MODELS,
+    **convnext.MODELS,
 }
 """Every model by its name."""
 

@@ -19,10 +19,11 @@ from torch import nn
 
 from leadline.core.names import look_up
 
-ActivationName = Literal["relu", "leaky_relu", "gelu", "silu", "selu", "tanh", "sigmoid"]
+ActivationName = Literal["relu", "relu6", "leaky_relu", "gelu", "silu", "selu", "tanh", "sigmoid"]
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "relu": nn.ReLU,
+    "relu6": nn.ReLU6,
     "leaky_relu": nn.LeakyReLU,
     "gelu": nn.GELU,
     "silu": nn.SiLU,
@@ -33,6 +34,7 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
 
 GAINS: dict[str, float] = {
     "relu": nn.init.calculate_gain("relu"),
+    "relu6": nn.init.calculate_gain("relu"),  # 6 standard deviations are never reached
     "leaky_relu": nn.init.calculate_gain("leaky_relu", 0.01),  # nn.LeakyReLU's default slope
     "gelu": (1 / 3 + 1 / (2 * math.pi * math.sqrt(3))) ** -0.5,  # E[z^2 Phi(z)^2], closed form
     "silu": 1.6765,  # E[silu(z)^2] = 0.35578 for z ~ N(0, 1), by quadrature

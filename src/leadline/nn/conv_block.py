@@ -36,12 +36,9 @@ def conv_block(
 
     `padding` None keeps height and width at stride 1, for kernels of odd sides.
 
-    >>> conv_block(3, 8, 3, norm="batch", activation="relu", names=NAMED)
-    Sequential(
-      (conv): Conv2d(3, 8, kernel_size=(3, 3), stride=(1, 1), padding=(1, 1), bias=False)
-      (bn): BatchNorm2d(8, eps=1e-05, momentum=0.1, affine=True, track_running_stats=True)
-      (relu): ReLU()
-    )
+    >>> block = conv_block(3, 8, 3, norm="batch", activation="relu", names=NAMED)
+    >>> list(block.state_dict())[:3]
+    ['conv.weight', 'bn.weight', 'bn.bias']
     """
     if padding is None:
         padding = kernel // 2 if isinstance(kernel, int) else (kernel[0] // 2, kernel[1] // 2)

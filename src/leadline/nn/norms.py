@@ -33,25 +33,26 @@ MOST_GROUPS = 32  # Wu & He 2018, section 4
 FEWEST_CHANNELS = 8  # per group: below it, Wu & He's table 3 loses accuracy
 
 
-class OverChannels(nn.Module):
-    """Apply a norm over the last axis to the channels of a map, at each place by itself.
+class MapLayerNorm(nn.LayerNorm):
+    """Layer norm over the channels of a map, at each place by itself.
 
-    Maps in channels_last memory stay there: the permutation then moves no data. The norm is kept
-    by reference under `norm`.
+    Maps in channels_last memory stay there: the permutation then moves no data.
 
     >>> import torch
     >>> maps = torch.tensor([1.0, 3.0]).reshape(1, 2, 1, 1)
-    >>> OverChannels(nn.LayerNorm(2, eps=0.0))(maps).flatten().tolist()
+    >>> MapLayerNorm(2, eps=0.0)(maps).flatten().tolist()
     [-1.0, 1.0]
     """
 
-    def __init__(self, norm: nn.LayerNorm | nn.RMSNorm) -> None:
-        super().__init__()
-        self.norm = norm
+    def forward(self, maps: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
+        return super().forward(maps.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+class MapRMSNorm(nn.RMSNorm):
+    """RMS norm over the channels of a map, at each place by itself."""
 
     def forward(self, maps: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
-        result: Tensor = self.norm(maps.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
-        return result
+        return super().forward(maps.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
 def count_groups(channels: int) -> int:
@@ -77,12 +78,15 @@ def set_batch_norm(model: nn.Module, *, eps: float, momentum: float = 0.1) -> No
             module.eps, module.momentum = eps, momentum
 
 
+LAST_AXIS_NORMS = ("layer", "rms")
+"""The norms that average over the channels alone, wherever these stand last."""
+
 MAP_NORMS: dict[str, Callable[[int], nn.Module]] = {
     "batch": nn.BatchNorm2d,
-    "layer": lambda channels: OverChannels(nn.LayerNorm(channels, eps=EPSILON)),
+    "layer": lambda channels: MapLayerNorm(channels, eps=EPSILON),
     "group": lambda channels: nn.GroupNorm(count_groups(channels), channels),
     "instance": lambda channels: nn.GroupNorm(channels, channels),
-    "rms": lambda channels: OverChannels(nn.RMSNorm(channels, eps=EPSILON)),
+    "rms": lambda channels: MapRMSNorm(channels, eps=EPSILON),
     "none": lambda channels: nn.Identity(),
 }
 

@@ -46,7 +46,7 @@ class StochasticDepth(nn.Module):
         survival = 1.0 - self.rate
         shape = (branch.shape[0],) + (1,) * (branch.ndim - 1)
         kept = torch.empty(shape, dtype=branch.dtype, device=branch.device).bernoulli_(survival)
-        return branch * kept / survival
+        return branch * kept.div_(survival)
 
     def extra_repr(self) -> str:
         return f"rate={self.rate}"
