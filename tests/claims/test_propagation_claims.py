@@ -198,8 +198,8 @@ class Block(ResidualBlock):
         self.join = ResidualAdd()
         self.scale = scale
 
-    def branch(self) -> tuple[nn.Module, ...]:
-        return (self.first, self.second)
+    def branches(self) -> tuple[tuple[nn.Module, ...], ...]:
+        return ((self.first, self.second),)
 
     def forward(self, x: Tensor) -> Tensor:
         hidden = functional.relu(self.first(self.norm(x)))

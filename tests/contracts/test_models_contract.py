@@ -197,12 +197,13 @@ def test_maps_stay_in_channels_last_memory(name: str) -> None:
     images = batch(2, image_size=side(name) + 48).contiguous(memory_format=torch.channels_last)
     left: list[str] = []
 
-    def look(module: nn.Module, arguments: tuple[Tensor, ...], output: Tensor) -> None:
-        if output.ndim == 4 and not output.is_contiguous(memory_format=torch.channels_last):
-            left.append(type(module).__name__)
+    def look(module: nn.Module, arguments: tuple[Tensor, ...]) -> None:
+        if not arguments[0].is_contiguous(memory_format=torch.channels_last):
+            left.append(str(module))
 
     for module in model.modules():
-        module.register_forward_hook(look)
+        if isinstance(module, nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d | nn.BatchNorm2d):
+            module.register_forward_pre_hook(look)
     with torch.no_grad():
         model(images)
     assert left == []
@@ -215,7 +216,8 @@ def test_bfloat16_autocast_changes_the_logits_by_rounding_only(name: str) -> Non
         exact = model(images)
         with torch.autocast("cpu", dtype=torch.bfloat16):
             rounded = model(images).float()
-    assert ((rounded - exact).norm() / exact.norm()).item() < 0.1
+    bound = 0.1 if weight_layers(name) <= DEEPEST else 0.3
+    assert ((rounded - exact).norm() / exact.norm()).item() < bound
 
 
 COMPILE = """

@@ -52,7 +52,7 @@ def test_with_the_activation_before_the_sum_the_block_is_he_et_al_2016() -> None
 def test_without_the_residual_path_the_branch_is_left(preactivation: bool) -> None:
     block = basic(blueprint(preactivation=preactivation, residual=False))
     signal = MAPS
-    for module in block.branch():
+    for module in block.branches()[0]:
         signal = module(signal)
     torch.testing.assert_close(block(MAPS), signal if preactivation else relu(signal))
 
@@ -62,7 +62,7 @@ def test_a_shortcut_with_weights_reads_the_activated_input_before_and_the_raw_on
     for preactivation in (False, True):
         block = basic(blueprint(preactivation=preactivation), projection)
         branch = MAPS
-        for module in block.branch():
+        for module in block.branches()[0]:
             branch = module(branch)
         source = relu(block.bn1(MAPS)) if preactivation else MAPS
         expected = branch + projection(source)
@@ -73,7 +73,7 @@ def test_a_shortcut_without_weights_reads_the_raw_input_in_both_forms() -> None:
     pooling = nn.AvgPool2d(1, stride=2)
     block = basic(blueprint(preactivation=True), pooling)
     branch = MAPS
-    for module in block.branch():
+    for module in block.branches()[0]:
         branch = module(branch)
     torch.testing.assert_close(block(MAPS), branch + pooling(MAPS))
 

@@ -87,7 +87,7 @@ def small(model: str = "resnet20", **options: object) -> nn.Module:
 
 
 def branch_output(block: nn.Module, signal: Tensor) -> Tensor:
-    for module in block.branch():  # type: ignore[operator]
+    for module in block.branches()[0]:  # type: ignore[operator]
         signal = module(signal)
     return signal
 

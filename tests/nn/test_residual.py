@@ -15,8 +15,8 @@ class Doubling(ResidualBlock):
         super().__init__()
         self.join = ResidualAdd(residual=residual)
 
-    def branch(self) -> tuple[nn.Module, ...]:
-        return ()
+    def branches(self) -> tuple[tuple[nn.Module, ...], ...]:
+        return ((),)
 
     def forward(self, signal: Tensor) -> Tensor:
         out: Tensor = self.join(2 * signal, shortcut=signal)

@@ -91,8 +91,8 @@ class Refinement(ResidualBlock):
         )
         self.activation = make_activation(blueprint.activation)
 
-    def branch(self) -> tuple[nn.Module, ...]:
-        return tuple(self.layers)
+    def branches(self) -> tuple[tuple[nn.Module, ...], ...]:
+        return (tuple(self.layers),)
 
     def forward(self, maps: Float[Tensor, "B D h w"]) -> Float[Tensor, "B D h w"]:
         result: Tensor = self.activation(self.join(self.layers(maps), shortcut=maps))

@@ -83,8 +83,8 @@ class ConvNeXtBlock(ResidualBlock):
             residual=blueprint.residual, drop_path_rate=drop_path_rate, scaled=blueprint.fixup
         )
 
-    def branch(self) -> tuple[nn.Module, ...]:
-        return tuple(self.block)
+    def branches(self) -> tuple[tuple[nn.Module, ...], ...]:
+        return (tuple(self.block),)
 
     def forward(self, maps: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
         joined: Tensor = self.join(self.layer_scale * self.block(maps), shortcut=maps)

@@ -20,10 +20,12 @@ from leadline.models import (
     googlenet,
     inception_v3,
     mlp,
+    mlp_mixer,
     mobilenet_v2,
     resnet_cifar,
     resnet_imagenet,
     vgg,
+    vit,
 )
 from leadline.models.architecture import (
     Architecture,
@@ -50,6 +52,8 @@ FAMILIES: dict[str, Family] = {
     **mobilenet_v2.MODELS,
     **efficientnet.MODELS,
     **convnext.MODELS,
+    **vit.MODELS,
+    **mlp_mixer.MODELS,
 }
 """Every model by its name."""
 

@@ -140,9 +140,9 @@ class InvertedBottleneck(ResidualBlock):
             scaled=residual and blueprint.fixup,
         )
 
-    def branch(self) -> tuple[nn.Module, ...]:
-        parts = [m for layer in self.block if isinstance(layer, nn.Sequential) for m in layer]
-        return tuple(parts)
+    def branches(self) -> tuple[tuple[nn.Module, ...], ...]:
+        rows = (layer for layer in self.block if isinstance(layer, nn.Sequential))
+        return (tuple(module for row in rows for module in row),)
 
     def forward(self, maps: Float[Tensor, "B C H W"]) -> Float[Tensor, "B D h w"]:
         joined: Tensor = self.join(self.block(maps), shortcut=maps)

@@ -42,8 +42,8 @@ class HiddenLayer(ResidualBlock):
         self.activation = make_activation(blueprint.activation)
         self.dropout = nn.Dropout(blueprint.dropout)
 
-    def branch(self) -> tuple[nn.Module, ...]:
-        return (self.linear, self.norm)
+    def branches(self) -> tuple[tuple[nn.Module, ...], ...]:
+        return ((self.linear, self.norm),)
 
     def forward(self, features: Float[Tensor, "B D"]) -> Float[Tensor, "B E"]:
         joined = self.join(self.norm(self.linear(features)), shortcut=features)

@@ -85,8 +85,8 @@ class InvertedBottleneck(ResidualBlock):
             scaled=residual and blueprint.fixup,
         )
 
-    def branch(self) -> tuple[nn.Module, ...]:
-        return tuple(self.conv)
+    def branches(self) -> tuple[tuple[nn.Module, ...], ...]:
+        return (tuple(self.conv),)
 
     def forward(self, maps: Float[Tensor, "B C H W"]) -> Float[Tensor, "B D h w"]:
         joined: Tensor = self.join(self.conv(maps), shortcut=maps)

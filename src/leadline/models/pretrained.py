@@ -17,6 +17,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from leadline.models.image_model import ImageModel
+from leadline.models.vit import VisionTransformer
 from leadline.models.weights import load_weights, read_safetensors, strip_prefix
 
 
@@ -50,6 +51,8 @@ def load_pretrained(
     """
     found = source if isinstance(source, Mapping) else read_safetensors(source).tensors
     state = strip_prefix(found)
+    if isinstance(model, VisionTransformer):
+        state = model.fitted(state)  # positions of another grid
     own = model.state_dict()
     heads = tuple(
         name

@@ -82,14 +82,17 @@ class Block(ResidualBlock):
     def triples(self) -> tuple[tuple[nn.Module, nn.Module, nn.Module], ...]:
         """The (convolution, norm, activation) triples in depth order."""
 
-    def branch(self) -> tuple[nn.Module, ...]:
+    def branches(self) -> tuple[tuple[nn.Module, ...], ...]:
+        return (self._branch(),)
+
+    def _branch(self) -> tuple[nn.Module, ...]:
         if self.preactivation:
             return tuple(m for conv, norm, act in self.triples() for m in (norm, act, conv))
         return tuple(m for triple in self.triples() for m in triple)[:-1]
 
     def forward(self, maps: Float[Tensor, "B C H W"]) -> Float[Tensor, "B D h w"]:
         branch, shortcut = maps, maps
-        for depth, module in enumerate(self.branch(), start=1):
+        for depth, module in enumerate(self._branch(), start=1):
             branch = module(branch)
             if depth == 2 and self.preactivation and self.projects:
                 shortcut = branch  # the input after its norm and activation

@@ -121,7 +121,7 @@ def _fixup(model: nn.Module, gain: float) -> None:
 
 
 def _branches(model: nn.Module, *, scheme: str) -> tuple[tuple[nn.Module, ...], ...]:
-    branches = tuple(block.branch() for block in residual_blocks(model))
+    branches = tuple(b for block in residual_blocks(model) for b in block.branches())
     if not branches:
         raise ModelError(
             expected=f"residual blocks for the initialisation '{scheme}'",

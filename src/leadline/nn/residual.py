@@ -60,16 +60,16 @@ class ResidualAdd(nn.Module):
 
 
 class ResidualBlock(nn.Module, ABC):
-    """A block with a residual branch; what `initialise` looks for in a network.
+    """A block with residual branches; what `initialise` looks for in a network.
 
-    A subclass sets `join`, the ResidualAdd where its branch ends, and lists the branch.
+    A subclass sets `join`, the ResidualAdd where its first branch ends, and lists the branches.
     """
 
     join: ResidualAdd
 
     @abstractmethod
-    def branch(self) -> tuple[nn.Module, ...]:
-        """The modules of the branch in the order in which the signal passes them."""
+    def branches(self) -> tuple[tuple[nn.Module, ...], ...]:
+        """The modules of each branch in the order in which the signal passes them."""
 
 
 def residual_blocks(model: nn.Module) -> tuple[ResidualBlock, ...]:
