@@ -7,15 +7,13 @@ import torch
 from torch import nn
 
 from leadline.core.errors import ConfigError
-from leadline.models.architecture import Architecture
 from leadline.models.convnet import STAGES, ConvNet, Refinement, stage_sizes
 from leadline.models.create import create_model
 from leadline.nn.residual import residual_blocks
 
 
 def build(image_size: int = 32, **options: object) -> ConvNet:
-    architecture = Architecture(model="convnet", **options)  # type: ignore[arg-type]
-    model = create_model(architecture, num_classes=3, in_chans=1, image_size=image_size)
+    model = create_model("convnet", num_classes=3, in_chans=1, image_size=image_size, **options)
     assert isinstance(model, ConvNet)
     return model
 
@@ -84,3 +82,31 @@ def test_the_head_reads_the_largest_value_of_each_channel() -> None:
 def test_a_residual_path_needs_two_convolutions_per_stage() -> None:
     with pytest.raises(ConfigError, match="use depth 2 or more"):
         build(depth=1, residual=True)
+
+
+@pytest.mark.parametrize("pool", ["max", "average", "blur", "stride"])
+@pytest.mark.parametrize("whole", ["max", "average", "both"])
+def test_every_pooling_gives_the_same_sizes_and_learns(pool: str, whole: str) -> None:
+    torch.manual_seed(0)
+    model = build(width=4, depth=2, pool=pool, whole=whole)
+    images = torch.randn(2, 1, 32, 32)
+    assert model.forward_features(images).shape == (2, 16, 4, 4)
+    model(images).square().sum().backward()
+    assert all(p.grad is not None and p.grad.any() for p in model.parameters())
+
+
+def test_dilated_convolutions_see_further() -> None:
+    def reach(dilation: int) -> int:
+        torch.manual_seed(0)
+        model = build(width=4, depth=2, dilation=dilation, norm="none", pool="average").eval()
+        images = torch.zeros(1, 1, 160, 160, requires_grad=True)
+        model.forward_features(images)[0, :, 10, 10].sum().backward()
+        assert images.grad is not None
+        return int((images.grad.abs().sum(dim=(0, 1)) > 0).any(dim=0).sum())
+
+    assert reach(2) > reach(1)
+
+
+def test_a_dilation_below_one_is_refused() -> None:
+    with pytest.raises(ConfigError, match="dilation must be >= 1, received 0"):
+        build(dilation=0)

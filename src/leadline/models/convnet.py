@@ -16,6 +16,9 @@ map of 4 x 4 to look at. The number of poolings is fixed by the image size the n
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Literal
+
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -23,10 +26,25 @@ from leadline.models.architecture import Blueprint, Family, Images
 from leadline.models.image_model import ImageModel
 from leadline.nn.activations import make_activation
 from leadline.nn.norms import make_map_norm
+from leadline.nn.pooling import GlobalPool, HalvingName, WholeName, make_halving
 from leadline.nn.residual import ResidualAdd, ResidualBlock
 from leadline.nn.stochastic_depth import linear_rates
 
-DEFAULTS = Blueprint(
+
+@dataclass(frozen=True, kw_only=True)
+class ConvNetBlueprint(Blueprint):
+    """A Blueprint with the choices of this net.
+
+    `pool` halves a map ('stride' lets the convolution before it do so), `whole` makes the last map
+    one vector, `dilation` is that of the convolutions after the first of each stage.
+    """
+
+    pool: HalvingName | Literal["stride"] = "max"
+    whole: WholeName = "max"
+    dilation: int = 1
+
+
+DEFAULTS = ConvNetBlueprint(
     depth=2, width=64, norm="batch", activation="gelu", init="default", residual=False
 )
 RESIDUAL_FROM = 3  # convolutions per stage, as in airbench96
@@ -40,7 +58,7 @@ class ConvNet(ImageModel):
     The maps keep the memory layout of the images: channels_last in, channels_last throughout.
     """
 
-    def __init__(self, blueprint: Blueprint, images: Images) -> None:
+    def __init__(self, blueprint: ConvNetBlueprint, images: Images) -> None:
         super().__init__(images, num_features=STAGES[-1] * blueprint.width)
         channels = max(1, blueprint.width // 2)
         self.stem = nn.Sequential(
@@ -57,7 +75,7 @@ class ConvNet(ImageModel):
             if blueprint.depth > 1:
                 stages.append(Refinement(blueprint, channels=channels, drop_path_rate=rates[i]))
         self.stages = nn.Sequential(*stages)
-        self.pool = nn.AdaptiveMaxPool2d(1)
+        self.pool = GlobalPool(blueprint.whole)
         self.dropout = nn.Dropout(blueprint.dropout)
         self.head = nn.Linear(channels, images.num_classes)
 
@@ -66,21 +84,29 @@ class ConvNet(ImageModel):
         return maps
 
     def forward_head(self, features: Float[Tensor, "B D h w"]) -> Float[Tensor, "B K"]:
-        pooled = self.pool(features).flatten(1)  # B D
-        logits: Tensor = self.head(self.dropout(pooled))
+        logits: Tensor = self.head(self.dropout(self.pool(features)))
         return logits
 
 
 class Refinement(ResidualBlock):
     """The convolutions of a stage after its first, with or without a shortcut around them."""
 
-    def __init__(self, blueprint: Blueprint, *, channels: int, drop_path_rate: float) -> None:
+    def __init__(
+        self, blueprint: ConvNetBlueprint, *, channels: int, drop_path_rate: float
+    ) -> None:
         super().__init__()
         layers: list[nn.Module] = []
         for _ in range(blueprint.depth - 1):
             layers += [
                 make_activation(blueprint.activation),
-                nn.Conv2d(channels, channels, 3, padding=1, bias=blueprint.bias),
+                nn.Conv2d(
+                    channels,
+                    channels,
+                    3,
+                    padding=blueprint.dilation,
+                    dilation=blueprint.dilation,
+                    bias=blueprint.bias,
+                ),
                 make_map_norm(blueprint.norm, channels),
             ]
         self.layers = nn.Sequential(*layers[1:])  # the stage's first convolution has activated
@@ -112,11 +138,14 @@ def stage_sizes(image_size: int) -> tuple[int, ...]:
     return tuple(sizes)
 
 
-def _downward(blueprint: Blueprint, *, inputs: int, outputs: int, pooled: bool) -> nn.Sequential:
+def _downward(
+    blueprint: ConvNetBlueprint, *, inputs: int, outputs: int, pooled: bool
+) -> nn.Sequential:
+    strided = pooled and blueprint.pool == "stride"
+    halving = make_halving(blueprint.pool) if pooled and not strided else nn.Identity()
     return nn.Sequential(
-        nn.Conv2d(inputs, outputs, 3, padding=1, bias=blueprint.bias),
-        # ceil_mode keeps the last row and column of an odd map, and a map of one pixel
-        nn.MaxPool2d(2, ceil_mode=True) if pooled else nn.Identity(),
+        nn.Conv2d(inputs, outputs, 3, stride=2 if strided else 1, padding=1, bias=blueprint.bias),
+        halving,
         make_map_norm(blueprint.norm, outputs),
         make_activation(blueprint.activation),
     )
@@ -127,14 +156,17 @@ def final_size(blueprint: Blueprint, image_size: int) -> int:
     return stage_sizes(image_size)[-1]
 
 
-def problems(blueprint: Blueprint) -> list[str]:
+def problems(blueprint: ConvNetBlueprint) -> list[str]:
     """What a ConvNet cannot be asked for."""
+    found = []
     if blueprint.residual and blueprint.depth < 2:
-        return [
+        found.append(
             f"residual: depth {blueprint.depth} has one convolution per stage, and the path "
             "leads around those after the first: use depth 2 or more"
-        ]
-    return []
+        )
+    if blueprint.dilation < 1:
+        found.append(f"options: dilation must be >= 1, received {blueprint.dilation}")
+    return found
 
 
 MODELS = {

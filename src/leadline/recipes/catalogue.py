@@ -9,7 +9,14 @@ from pathlib import Path
 from leadline.core.config import from_json
 from leadline.core.errors import ConfigError, UnknownNameError
 from leadline.core.names import did_you_mean
-from leadline.recipes import cifar10, digits, fashion_mnist, mnist
+from leadline.recipes import (
+    cifar10,
+    digits,
+    digits_1001,
+    digits_1001_plain,
+    fashion_mnist,
+    mnist,
+)
 from leadline.training.recipe import Recipe
 
 
@@ -25,6 +32,8 @@ RECIPES: dict[str, Entry] = {
     name: Entry(recipe=module.RECIPE, caption=(module.__doc__ or "").splitlines()[0])
     for name, module in {
         "digits": digits,
+        "digits_1001": digits_1001,
+        "digits_1001_plain": digits_1001_plain,
         "mnist": mnist,
         "fashion_mnist": fashion_mnist,
         "cifar10": cifar10,

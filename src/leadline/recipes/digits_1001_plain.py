@@ -1,0 +1,16 @@
+"""Digits by 1001 layers without residual paths: the control experiment, which does not learn.
+
+leadline train digits_1001_plain
+
+The same layers, data, rate and order as `digits_1001`; only the shortcuts are gone.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+from leadline.recipes import digits_1001
+
+RECIPE = dataclasses.replace(
+    digits_1001.RECIPE, model=dataclasses.replace(digits_1001.RECIPE.model, residual=False)
+)
