@@ -19,18 +19,18 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import pytest
 
-from leadline.cli.main import VERBS, run
+from leadline.cli.main import VERBS, module_of, run
 from leadline.core.config import to_plain
 
 # These are words of their own, without a name before them.
-POSITIONAL = {"what", "run", "images", "subject"}
+POSITIONAL = {"what", "run", "images", "subject", "file"}
 GOLDEN = Path(__file__).with_name("cli_options.json")
 COMMAND = "UPDATE_CLI_OPTIONS=1 python -m pytest tests/architecture/test_cli_options.py"
 
 
 def options(verb: str) -> dict[str, dict[str, Any]]:
     """The options of a verb, in order: what each may be, and what it is when it is left out."""
-    module = importlib.import_module(f"leadline.cli.{verb}")
+    module = importlib.import_module(module_of(verb))
     (cls,) = (
         value
         for name, value in vars(module).items()
@@ -51,7 +51,11 @@ def flattened(cls: type[Any], *, default: Any) -> list[tuple[str, dict[str, Any]
         entry = {"values": values(hints[field.name])}
         if value is not dataclasses.MISSING:
             entry["default"] = str(value) if isinstance(value, Path) else to_plain(value)
-        name = field.name if field.name in POSITIONAL else f"--{field.name.replace('_', '-')}"
+        name = (
+            field.name
+            if field.name in POSITIONAL
+            else f"--{field.name.rstrip('_').replace('_', '-')}"
+        )
         found.append((name, entry))
     return found
 

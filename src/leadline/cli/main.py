@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import keyword
 import os
 import sys
 from collections.abc import Sequence
@@ -21,6 +22,7 @@ VERBS = {
     "train": "train a network on a recipe's data or on yours",
     "check": "say what is wrong with a network before it trains",
     "diagnose": "say why a training does not do better, prove it, and mend it",
+    "import": "take over weights of torchvision, timm or Hugging Face",
     "predict": "ask a trained network about images",
     "report": "write a run's report and model card anew",
     "list": "name the recipes, models and data sets there are",
@@ -76,7 +78,7 @@ def run(arguments: list[str]) -> int:
                 received=f"{verb!r}{did_you_mean(verb, VERBS)}",
                 remedy="see leadline --help",
             )
-        module = importlib.import_module(f"leadline.cli.{verb}")
+        module = importlib.import_module(module_of(verb))
         code: int = module.run([word for word in rest if word != "--json"], as_json=as_json)
         sys.stdout.flush()
     except LeadlineError as error:
@@ -93,6 +95,15 @@ def run(arguments: list[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     return code
+
+
+def module_of(verb: str) -> str:
+    """The name of the module of a verb; one cannot be called import.
+
+    >>> module_of("train"), module_of("import")
+    ('leadline.cli.train', 'leadline.cli.import_')
+    """
+    return f"leadline.cli.{verb}{'_' if keyword.iskeyword(verb) else ''}"
 
 
 def _failed(error: LeadlineError, *, code: int, as_json: bool) -> int:

@@ -115,7 +115,7 @@ class VisionTransformer(ImageModel):
     def _placed(self, tokens: Tensor, *, grid: tuple[int, int]) -> Tensor:
         """The tokens with those that have no place before them, and all positions added."""
         before = [
-            token.expand(len(tokens), -1, -1)
+            token.expand(tokens.shape[0], -1, -1)
             for token in (self.cls_token, self.reg_token)
             if token is not None
         ]

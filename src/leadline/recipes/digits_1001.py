@@ -22,5 +22,5 @@ RECIPE = Recipe(
     schedule=ScheduleOptions(schedule="cosine", warmup=0.2),
     regularisation=Regularisation(label_smoothing=0.1),
     augmentation=Augmentation(crop=1, rotation=10.0),
-    budget=Budget(epochs=15, batch_size=64),
+    budget=Budget(epochs=30, batch_size=32),
 )
