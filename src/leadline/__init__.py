@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from leadline.doctor.check import check
     from leadline.doctor.diagnose import diagnose, record
     from leadline.doctor.watch import watch
+    from leadline.measure.summary import summary
     from leadline.models.architecture import Architecture
     from leadline.models.create import create_model, list_models
     from leadline.recipes.train import train
@@ -47,6 +48,7 @@ __all__ = [
     "list_models",
     "record",
     "steps",
+    "summary",
     "train",
     "watch",
 ]
@@ -67,6 +69,7 @@ _HOMES = {
     "list_models": "leadline.models.create",
     "record": "leadline.doctor.diagnose",
     "steps": "leadline.training.loop",
+    "summary": "leadline.measure.summary",
     "train": "leadline.recipes.train",
     "watch": "leadline.doctor.watch",
 }
