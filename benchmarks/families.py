@@ -7,8 +7,8 @@ epoch under seed 0 of other training images. Accuracy is that on the whole test 
 pixels a side, or the smallest that a family reads. Rows are kept as they come, so that a run that
 was interrupted goes on; `--table` writes docs/families.md.
 
-    LEADLINE_DATA=... python benchmarks/families.py --out families.jsonl [--only vgg11_bn,resnet20]
-        [--data fashion_mnist,cifar10_jpeg] [--seeds 0,1,2] [--device cpu] [--table docs/families.md]
+    LEADLINE_DATA=... python benchmarks/families.py --out families.jsonl [--only mlp,resnet20]
+        [--data fashion_mnist] [--seeds 0,1,2] [--device cpu] [--table docs/families.md]
 """
 
 from __future__ import annotations

@@ -25,7 +25,8 @@ VERBS = {
     "import": "take over weights of torchvision, timm or Hugging Face",
     "predict": "ask a trained network about images",
     "report": "write a run's report and model card anew",
-    "list": "name the recipes, models and data sets there are",
+    "bench": "say what each family buys for a budget: depth against width",
+    "list": "name the recipes, models and data sets there are, or show one model",
     "env": "say what this machine and installation are",
 }
 """Every verb with its caption; its code is `leadline.cli.<verb>`."""

@@ -163,6 +163,19 @@ def _counter() -> FlopCounterMode:
     return FlopCounterMode(display=False, custom_mapping={attention: count})
 
 
+def operations(model: nn.Module, inputs: Any) -> float:
+    """Multiplications and additions of one forward pass of one example, in evaluation.
+
+    >>> operations(nn.Linear(12, 5), (12,))
+    120.0
+    """
+    batch = _batch(model, inputs)
+    with Taps(model), _counter() as counter, torch.no_grad():
+        model.eval()
+        batch.forward(model)
+    return float(counter.get_total_flops() / batch.examples)
+
+
 class _Reader:
     """Reads off what each layer costs, from what had been counted when the one before it ended."""
 

@@ -58,7 +58,7 @@ def fit_width(
     ...     Architecture(model="mlp"), num_classes=10, in_chans=1, image_size=8, parameters=1e4
     ... )
     >>> fit.width, fit.cost
-    (66, 9778)
+    (68, 9938)
     """
     check(architecture, in_range("parameters", parameters, 1))
     measure = count_parameters if cost is None else cost
@@ -96,7 +96,7 @@ def count_parameters(model: ImageModel) -> int:
     """How many numbers are learned.
 
     >>> count_parameters(create_model("convnet", num_classes=10, width=1, image_size=8))
-    208
+    394
     """
     return sum(parameter.numel() for parameter in model.parameters())
 
