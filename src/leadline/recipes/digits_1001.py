@@ -18,9 +18,9 @@ from leadline.training.recipe import Budget, Recipe, Regularisation
 RECIPE = Recipe(
     data=DataOptions(data="digits", val_fraction=0.1),
     model=Architecture(model="preresnet1001"),
-    optimizer=OptimizerOptions(optimizer="sgd", lr=0.05, weight_decay=5e-4),
-    schedule=ScheduleOptions(schedule="cosine", warmup=0.2),
-    regularisation=Regularisation(label_smoothing=0.1),
+    optimizer=OptimizerOptions(optimizer="sgd", lr=0.1, weight_decay=5e-4),
+    schedule=ScheduleOptions(schedule="cosine", warmup=0.1),
+    regularisation=Regularisation(label_smoothing=0.1, ema_decay=0.99),
     augmentation=Augmentation(crop=1, rotation=10.0),
-    budget=Budget(epochs=30, batch_size=32),
+    budget=Budget(epochs=40, batch_size=32),
 )
