@@ -1,1 +1,1 @@
-"""One file per verb: train, predict, report, list, env."""
+"""One file per verb: train, check, diagnose, predict, report, import, bench, list, env."""

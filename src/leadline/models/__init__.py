@@ -1,1 +1,1 @@
-"""The model families: MLP, small convolutional net and ResNet, with every choice a parameter."""
+"""The model families, MLP to transformer, every choice a parameter; and weights from elsewhere."""

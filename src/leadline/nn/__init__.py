@@ -1,1 +1,1 @@
-"""The parts torch.nn lacks: initialisation, norms by name, residual paths, stochastic depth."""
+"""The parts torch.nn lacks: initialisation, norms, residual paths, blocks, attention, patches."""

@@ -1,1 +1,1 @@
-"""How weights move: parameter groups, optimizers, schedules, clipping, averages."""
+"""How weights move: parameter groups, optimizers, schedules, freezing, clipping, averages."""
