@@ -17,7 +17,7 @@ from leadline.data.examples import Dataset
 from leadline.data.options import DataOptions
 from leadline.models.architecture import Architecture
 from leadline.models.create import create_model
-from leadline.training.build import build_setup
+from leadline.training.build import build_setup, start_notes
 from leadline.training.execution import Execution
 from leadline.training.loop import steps
 from leadline.training.recipe import Budget, Recipe, Transfer
@@ -141,6 +141,17 @@ def test_frozen_parts_thaw_while_it_trains_and_a_resumed_run_is_the_same(
         pass
     found = resumed.model.state_dict()
     assert all(torch.equal(value, found[name]) for name, value in whole.items())
+
+
+def test_what_is_taken_over_and_what_is_frozen_is_said(source: Path, dataset: Dataset) -> None:
+    renamed = dataclasses.replace(dataset, class_names=("a", "b", "c"))
+    asked = recipe(pretrained=str(source), freeze="layer1", unfreeze=0.5)
+    begun, frozen = start_notes(asked, renamed)
+    assert begun == f"begun from {source}: a new head (linear)"
+    assert frozen == (
+        "frozen up to layer1.0: 348 of 4,815 parameters, thawing over 50% of the training"
+    )
+    assert start_notes(recipe(), dataset) == ()
 
 
 def test_thawing_without_anything_frozen_is_refused() -> None:

@@ -25,7 +25,7 @@ from leadline.recipes.choose import choose_recipe
 from leadline.recipes.finish import check_same_data, finish_run
 from leadline.report.progress import ProgressReader
 from leadline.report.terminal import Terminal
-from leadline.training.build import build_setup
+from leadline.training.build import build_setup, start_notes
 from leadline.training.checkpoint import newest_checkpoint
 from leadline.training.execution import Execution
 from leadline.training.journal import Journal
@@ -116,6 +116,8 @@ def train_prepared(
         training = _Training(run, prepared, terminal or Terminal(), save_interval, doctor)
         training.terminal.say("run", str(run.folder))
         training.terminal.found(prepared.dataset, reason=prepared.reason)
+        for note in start_notes(prepared.recipe, prepared.dataset):
+            training.terminal.say("weights", note)
         training.begin(place, execution=execution)
     return run
 

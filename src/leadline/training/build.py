@@ -8,6 +8,7 @@ from torch.optim import Optimizer
 from leadline.data.examples import Dataset, Examples
 from leadline.data.loader import Loader
 from leadline.models.create import create_model
+from leadline.models.image_model import ImageModel
 from leadline.optim.depth import decay_by_depth
 from leadline.optim.optimizers import make_optimizer
 from leadline.optim.schedules import make_schedule
@@ -23,7 +24,6 @@ EVALUATION_BATCH = 500
 def build_setup(recipe: Recipe, dataset: Dataset, *, device: str) -> Setup:
     """The Setup that a recipe describes, on the given data."""
     budget = recipe.budget
-    channels, size, _ = dataset.shape
     task = Classification(
         dataset.num_classes, label_smoothing=recipe.regularisation.label_smoothing
     )
@@ -42,9 +42,7 @@ def build_setup(recipe: Recipe, dataset: Dataset, *, device: str) -> Setup:
     freezing = recipe.transfer.freezing(total_steps=total_steps)
 
     def build() -> nn.Module:
-        model = create_model(
-            recipe.model, num_classes=dataset.num_classes, in_chans=channels, image_size=size
-        )
+        model = _network(recipe, dataset)
         if start is not None:
             start.load_into(model, class_names=dataset.class_names)
         if freezing is not None and not freezing.thaw_steps:
@@ -76,6 +74,35 @@ def build_setup(recipe: Recipe, dataset: Dataset, *, device: str) -> Setup:
         else None,
         patience=budget.patience,
         freezing=freezing,
+    )
+
+
+def start_notes(recipe: Recipe, dataset: Dataset) -> tuple[str, ...]:
+    """What a training begins from, and what of it is frozen: a sentence each, for people."""
+    transfer, notes = recipe.transfer, []
+    if not (transfer.pretrained or transfer.freeze):
+        return ()
+    model = _network(recipe, dataset)
+    if transfer.pretrained:
+        taken = read_start(transfer.pretrained).load_into(model, class_names=dataset.class_names)
+        notes.append(f"begun from {transfer.pretrained}: {taken}")
+    freezing = transfer.freezing(total_steps=1)
+    if freezing is not None:
+        parts = freezing.parts(model)
+        held = sum(parameter.numel() for part in parts for parameter in part.parameters)
+        whole = sum(parameter.numel() for parameter in model.parameters())
+        until = f"thawing over {transfer.unfreeze:.0%} of the training" if transfer.unfreeze else ""
+        notes.append(
+            f"frozen up to {parts[-1].names[-1]}: {held:,} of {whole:,} parameters"
+            f"{', ' * bool(until)}{until}"
+        )
+    return tuple(notes)
+
+
+def _network(recipe: Recipe, dataset: Dataset) -> ImageModel:
+    channels, size, _ = dataset.shape
+    return create_model(
+        recipe.model, num_classes=dataset.num_classes, in_chans=channels, image_size=size
     )
 
 
