@@ -28,7 +28,7 @@ def test_a_model_is_written_that_predicts(
     said = capsys.readouterr().out
     assert "resnet20: 269,332 parameters, 4 classes, 3 channels, 32 x 32 pixels" in said
     trained = load_model(weights.with_suffix(".safetensors"))
-    assert trained.description.class_names == ("0", "1", "2", "3")
+    assert trained.description.class_names == ("class 0", "class 1", "class 2", "class 3")
     assert trained.description.mean == (0.485, 0.456, 0.406)
     assert trained.probabilities(torch.zeros(2, 3, 32, 32, dtype=torch.uint8)).shape == (2, 4)
 

@@ -40,7 +40,7 @@ class ImportOptions:
     out: Path | None = None
     """where to write; FILE with the ending .safetensors, or NAME.safetensors beside it"""
     classes: Path | None = None
-    """a text file with the name of a class on each line; numbers where there is none"""
+    """a text file with the name of a class on each line; numbered where there is none"""
     mean: tuple[float, ...] = ()
     """of each channel in the training of these weights; ImageNet's where they have three"""
     std: tuple[float, ...] = ()
@@ -117,7 +117,7 @@ def _usual(values: tuple[float, ...], channels: int, other: float) -> tuple[floa
 
 def _class_names(place: Path | None, count: int) -> tuple[str, ...]:
     if place is None:
-        return tuple(str(number) for number in range(count))
+        return tuple(f"class {number}" for number in range(count))
     try:
         names = tuple(line.strip() for line in place.read_text().splitlines() if line.strip())
     except (OSError, UnicodeDecodeError) as error:

@@ -1,7 +1,8 @@
 """Which model some weights are of: names and shapes of tensors compared with those of every model.
 
 The likeness of two sets of tensors is the share of what either has that both have (Jaccard 1901),
-a tensor being its name and its shape. The heads are left out, since they depend on the data.
+a tensor being its name and its shape. The heads are left out, since they depend on the data, and
+batch norm's counters, which old files lack.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from torch import Tensor
 from leadline.core.errors import LeadlineError
 from leadline.models.create import create_model, list_models, resolve
 from leadline.models.foreign import key_tables, translate
-from leadline.models.weights import strip_prefix
+from leadline.models.weights import COUNTER, strip_prefix
 
 LIKE = 0.3  # likeness from which on a model is worth naming
 
@@ -66,7 +67,11 @@ def _own(name: str) -> tuple[dict[str, Tensor], tuple[str, ...]]:
 def _signature(
     state: Mapping[str, Tensor], heads: tuple[str, ...]
 ) -> set[tuple[str, tuple[int, ...]]]:
-    return {(k, tuple(v.shape)) for k, v in state.items() if not k.startswith(heads)}
+    return {
+        (key, tuple(value.shape))
+        for key, value in state.items()
+        if not key.startswith(heads) and not key.endswith(COUNTER)
+    }
 
 
 def _jaccard(
