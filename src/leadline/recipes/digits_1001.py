@@ -2,6 +2,8 @@
 
 leadline train digits_1001
 
+Test accuracy 97.2 % (seed 0, n = 1), 31 minutes of training on one busy core with AMX.
+
 He et al. 2016 (arXiv:1603.05027): with a clean sum from the first block to the last, depth does no
 harm. `digits_1001_plain` is the same network without its residual paths.
 """
