@@ -50,7 +50,8 @@ def test_an_unknown_verb_is_met_with_the_nearest_one(leadline: Any) -> None:
     assert said.code == 2 and said.out == ""
     assert said.err == (
         "error: ConfigError\n"
-        "expected one of the verbs train, check, diagnose, predict, report, list, env\n"
+        "expected one of the verbs train, check, diagnose, import, predict, report, bench, list, "
+        "env\n"
         "received 'trian' (did you mean 'train'?)\n"
         "do this  see leadline --help\n"
     )

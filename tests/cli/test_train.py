@@ -84,16 +84,16 @@ def test_a_person_reads_what_was_found_what_came_out_and_where_it_lies(
 
 
 def test_the_doctor_is_asked_for_by_one_word_and_heals_unless_it_is_told_to_advise() -> None:
-    assert verb._with_mode(["--doctor", "digits", "--lr", "1"])[:3] == [
+    assert verb._in_full(["--doctor", "digits", "--lr", "1"])[:3] == [
         "--doctor",
         "heal",
         "digits",
     ]
-    assert verb._with_mode([]) == []
-    assert verb._with_mode(["digits", "--doctor"]) == ["digits", "--doctor", "heal"]
+    assert verb._in_full([]) == []
+    assert verb._in_full(["digits", "--doctor"]) == ["digits", "--doctor", "heal"]
     for mode in ("off", "advise", "heal"):
-        assert verb._with_mode(["--doctor", mode, "digits"]) == ["--doctor", mode, "digits"]
-    assert verb._with_mode(["digits", "--doctor=advise"]) == ["digits", "--doctor=advise"]
+        assert verb._in_full(["--doctor", mode, "digits"]) == ["--doctor", mode, "digits"]
+    assert verb._in_full(["digits", "--doctor=advise"]) == ["digits", "--doctor=advise"]
 
 
 def test_a_doctor_looks_on_and_says_nothing_of_a_healthy_training(

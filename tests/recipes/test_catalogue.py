@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from leadline.core.config import from_json, to_json
-from leadline.core.errors import UnknownNameError
+from leadline.core.errors import NonFiniteError, UnknownNameError
 from leadline.data.examples import Dataset
 from leadline.data.load import list_datasets
 from leadline.models.create import resolve
@@ -25,7 +25,16 @@ from leadline.training.loop import steps
 from leadline.training.recipe import Recipe
 from leadline.training.state import TrainingState
 
-SHAPES = {"digits": (1, 8), "mnist": (1, 28), "fashion_mnist": (1, 28), "cifar10": (3, 32)}
+DIGITS = (1, 8)
+SHAPES = {
+    "digits": DIGITS,
+    "digits_1001": DIGITS,
+    "digits_1001_plain": DIGITS,
+    "mnist": (1, 28),
+    "fashion_mnist": (1, 28),
+    "cifar10": (3, 32),
+}
+LEARNS_NOTHING = "digits_1001_plain"  # a control experiment
 EVERY = pytest.mark.parametrize("name", RECIPES)
 
 
@@ -55,12 +64,12 @@ def test_a_recipe_comes_back_from_json(name: str) -> None:
 @EVERY
 def test_a_recipe_names_data_and_a_model_that_there_are(name: str) -> None:
     recipe = RECIPES[name].recipe
-    assert recipe.data.data == name
-    assert name in list_datasets()
+    assert name.startswith(recipe.data.data)
+    assert recipe.data.data in list_datasets()
     assert resolve(recipe.model).depth >= 1
 
 
-@EVERY
+@pytest.mark.parametrize("name", [name for name in RECIPES if name != LEARNS_NOTHING])
 def test_the_first_steps_of_a_recipe_move_every_weight_and_stay_finite(
     name: str, noise: Callable[..., Dataset]
 ) -> None:
@@ -75,6 +84,15 @@ def test_the_first_steps_of_a_recipe_move_every_weight_and_stay_finite(
     trained = list(state.model.parameters())
     assert all(bool(p.detach().isfinite().all()) for p in trained)
     assert all(not torch.equal(p, q) for p, q in zip(trained, before, strict=True))
+
+
+def test_without_residual_paths_1001_layers_do_not_take_their_first_step(
+    noise: Callable[..., Dataset],
+) -> None:
+    recipe, dataset = small(LEARNS_NOTHING, noise)
+    setup = build_setup(recipe, dataset, device="cpu")
+    with pytest.raises(NonFiniteError, match="the loss is finite, but the gradient is not"):
+        next(steps(setup, Execution()))
 
 
 @EVERY

@@ -1,8 +1,8 @@
 """leadline import FILE --as NAME: weights of torchvision, timm or Hugging Face as a model of ours.
 
-FILE is a safetensors file, or one of torch.save (.pt, .pth, .bin), read as weights only in a
-process with limits on memory and time. What is written is a model.safetensors like that of a run:
-predict with it, or train on from it: leadline train PATH --from FILE.safetensors
+FILE is a safetensors file, or one of torch.save, read as weights only in a process with limits.
+
+What is written is a model.safetensors like that of a run: predict with it, or train on from it.
 """
 
 from __future__ import annotations

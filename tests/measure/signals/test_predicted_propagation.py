@@ -26,7 +26,8 @@ from leadline.nn.initialisation import SCHEMES, initialise
 from leadline.nn.norms import FEATURE_NORMS, make_feature_norm
 
 WIDTH, DEPTH = 256, 30
-DENSE_SCHEMES = sorted(SCHEMES.keys() - {"fixup", "zero_last"})  # those two need residual paths
+# two need residual paths; of a deviation of 0.02 nothing is left after thirty layers of this width
+DENSE_SCHEMES = sorted(SCHEMES.keys() - {"fixup", "zero_last", "trunc_normal"})
 
 
 def dense_network(

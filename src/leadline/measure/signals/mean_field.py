@@ -277,6 +277,7 @@ def mean_field_of(
         "xavier": 2 * fan_in / (fan_in + outputs),
         "he": gain**2,
         "lecun": 1.0,
+        "trunc_normal": 0.02**2 * fan_in,
         "orthogonal": gain**2 * fan_in / max(fan_in, outputs),
         "default": 1 / 3,  # uniform within 1 / sqrt(fan_in), weights and biases
     }
