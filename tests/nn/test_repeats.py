@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+import re
 
 import pytest
 
-from leadline.nn.repeats import nearest_totals, repeats
+from leadline.nn.repeats import repeat_problems, repeats
 
 B0 = (1, 2, 2, 3, 3, 4, 1)
 
@@ -25,8 +26,10 @@ def test_the_original_is_itself_and_nothing_is_left_out() -> None:
 
 def test_totals_that_no_factor_gives_have_neighbours_that_some_do() -> None:
     for total in range(7, 60):
-        below, above = nearest_totals(B0, total)
-        if repeats(B0, total) is None:
+        problems = repeat_problems(B0, total)
+        assert (problems == []) == (repeats(B0, total) is not None)
+        for problem in problems:
+            below, above = map(int, re.findall(r"(\d+) and (\d+)", problem)[0])
             assert below < total < above
             assert repeats(B0, below) is not None
             assert repeats(B0, above) is not None

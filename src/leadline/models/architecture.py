@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, get_type_hints
 
 from leadline.core.config import check, in_range, read_text
@@ -131,6 +131,24 @@ class Family:
     fixed: frozenset[str] = frozenset()
     residual_from: int | None = None
     problems: Callable[[Any], list[str]] = lambda blueprint: []
+
+
+def depth_problems(kind: str, depth: int, allowed: Iterable[int]) -> list[str]:
+    """What is wrong with a depth of which a family has a few alone; it names the nearest.
+
+    >>> depth_problems("a VGG", 15, (11, 13, 16, 19))
+    ['depth: a VGG has 11, 13, 16, 19 layers, received 15; the nearest is 16']
+    >>> depth_problems("a VGG", 16, (11, 13, 16, 19))
+    []
+    """
+    depths = sorted(allowed)
+    if depth in depths:
+        return []
+    nearest = min(reversed(depths), key=lambda other: abs(other - depth))
+    return [
+        f"depth: {kind} has {', '.join(map(str, depths))} layers, received {depth}; "
+        f"the nearest is {nearest}"
+    ]
 
 
 def fill_in(architecture: Architecture, *, family: Family) -> Blueprint:

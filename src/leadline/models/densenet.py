@@ -28,7 +28,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from leadline.models.architecture import Blueprint, Family, Images
+from leadline.models.architecture import Blueprint, Family, Images, depth_problems
 from leadline.models.image_model import ImageModel
 from leadline.nn.activations import make_activation
 from leadline.nn.norms import make_map_norm
@@ -179,13 +179,7 @@ def final_size(blueprint: Blueprint, image_size: int) -> int:
 
 def problems(blueprint: Blueprint) -> list[str]:
     """What a DenseNet cannot be asked for."""
-    if blueprint.depth in LAYERS:
-        return []
-    nearest = min(LAYERS, key=lambda depth: abs(depth - blueprint.depth))
-    return [
-        f"depth: a DenseNet has {', '.join(map(str, LAYERS))} layers, received "
-        f"{blueprint.depth}; the nearest is {nearest}"
-    ]
+    return depth_problems("a DenseNet", blueprint.depth, LAYERS)
 
 
 MODELS = {

@@ -25,7 +25,7 @@ from leadline.nn.channels import round_channels
 from leadline.nn.conv_block import conv_block
 from leadline.nn.depthwise import depthwise
 from leadline.nn.norms import set_batch_norm
-from leadline.nn.repeats import nearest_totals, repeats
+from leadline.nn.repeats import repeat_problems, repeats
 from leadline.nn.residual import ResidualAdd, ResidualBlock
 from leadline.nn.squeeze_excite import SqueezeExcite
 from leadline.nn.stochastic_depth import linear_rates
@@ -211,13 +211,7 @@ def final_size(blueprint: Blueprint, image_size: int) -> int:
 
 def problems(blueprint: Blueprint) -> list[str]:
     """What an EfficientNet cannot be asked for."""
-    if repeats(COUNTS, blueprint.depth) is not None:
-        return []
-    below, above = nearest_totals(COUNTS, blueprint.depth)
-    return [
-        f"depth: stages grow in proportion, which gives no {blueprint.depth} blocks; "
-        f"near it are {below} and {above}"
-    ]
+    return repeat_problems(COUNTS, blueprint.depth)
 
 
 def _defaults(number: int, scaling: Scaling) -> EfficientNetBlueprint:

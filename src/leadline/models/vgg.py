@@ -19,7 +19,7 @@ from typing import ClassVar, cast
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from leadline.models.architecture import Blueprint, Family, Images
+from leadline.models.architecture import Blueprint, Family, Images, depth_problems
 from leadline.models.image_model import ImageModel
 from leadline.nn.activations import make_activation
 from leadline.nn.norms import NormName, make_map_norm
@@ -85,13 +85,7 @@ def final_size(blueprint: Blueprint, image_size: int) -> int:
 
 def problems(blueprint: Blueprint) -> list[str]:
     """What a VGG cannot be asked for."""
-    if blueprint.depth in COUNTS:
-        return []
-    nearest = min(COUNTS, key=lambda depth: abs(depth - blueprint.depth))
-    return [
-        f"depth: a VGG has {', '.join(map(str, COUNTS))} layers, received {blueprint.depth}; "
-        f"the nearest is {nearest}"
-    ]
+    return depth_problems("a VGG", blueprint.depth, COUNTS)
 
 
 MODELS = {

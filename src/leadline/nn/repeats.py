@@ -20,14 +20,20 @@ def repeats(original: tuple[int, ...], total: int) -> tuple[int, ...] | None:
     return next((counts for counts in _lists(original, total) if sum(counts) == total), None)
 
 
-def nearest_totals(original: tuple[int, ...], total: int) -> tuple[int, int]:
-    """The totals below and above `total` that a factor reaches.
+def repeat_problems(original: tuple[int, ...], total: int) -> list[str]:
+    """What is wrong with a depth that no factor gives; it names those near it.
 
-    >>> nearest_totals((1, 1), 3)
-    (2, 4)
+    >>> repeat_problems((1, 1), 3)
+    ['depth: stages grow in proportion, which gives no 3 blocks; near it are 2 and 4']
     """
+    if repeats(original, total) is not None:
+        return []
     sums = [sum(counts) for counts in _lists(original, total)]
-    return max((s for s in sums if s <= total), default=sums[0]), sums[-1]
+    below = max((s for s in sums if s <= total), default=sums[0])
+    return [
+        f"depth: stages grow in proportion, which gives no {total} blocks; "
+        f"near it are {below} and {sums[-1]}"
+    ]
 
 
 def _lists(original: tuple[int, ...], total: int) -> list[tuple[int, ...]]:
