@@ -55,7 +55,8 @@ class ResidualAdd(nn.Module):
             branch = branch * self.scale
         if not self.residual:
             return branch
-        added: Tensor = shortcut + self.drop(branch)
+        # the sum lies in memory as its first operand does: as the branch, which has been computed
+        added: Tensor = self.drop(branch) + shortcut
         return added
 
 
